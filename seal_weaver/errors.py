@@ -1,0 +1,57 @@
+"""The exception family of seal_weaver.
+
+Every message says where (the path of the field or the name of the branch), what was expected, what
+was found, and what to do. No class here derives from ``AttributeError``: weaver 0.5.3 swallows
+that one in ``get_loss`` and ``get_train_fn`` and would go on training without SEAL.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AttachmentError",
+    "ConfigError",
+    "FeatureMapError",
+    "SampleError",
+    "SealError",
+    "SelfCheckError",
+]
+
+
+class SealError(RuntimeError):
+    """Base class of all errors raised on purpose by seal_weaver."""
+
+
+class ConfigError(SealError, ValueError):
+    """A wrong value or an unknown key in the user's settings.
+
+    Attributes
+    ----------
+    path: where the field stands, as a dotted path, e.g. ``seal.gseal.weight``
+    problem: what was expected and what was found, e.g. ``expected a number >= 0, got 'high' (str)``
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.path = path
+        self.problem = problem
+        super().__init__(f"{path}: {problem}")
+
+
+class FeatureMapError(SealError):
+    """The data config cannot be turned into a map from four-momenta to network inputs."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        self.where = where
+        self.problem = problem
+        super().__init__(f"{where}: {problem}")
+
+
+class SelfCheckError(SealError):
+    """The inputs recomputed from the four-momenta differ from the ones weaver loaded."""
+
+
+class AttachmentError(SealError):
+    """SEAL and weaver's training loop have come apart; going on would train without the penalty."""
+
+
+class SampleError(SealError):
+    """A file of jets is missing, empty, or lacks a branch."""

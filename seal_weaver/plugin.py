@@ -1,0 +1,299 @@
+"""``with_seal``: turns a weaver network config into one that trains with SEAL.
+
+weaver asks a network config for ``get_model``, ``get_loss``, ``get_train_fn`` and ``get_evaluate_fn``. Each is
+wrapped: the model gets a hook, the loss adds the penalty, weaver's own loops do the work.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from weaver.utils.logger import _logger
+from weaver.utils.nn import tools
+
+from .attach import Ledger, Penaliser, strip_input
+from .compat import require_supported_weaver
+from .config import SealConfig, load_settings
+from .errors import AttachmentError, ConfigError, SealError
+from .features import FeatureMap
+from .monitor import EpochMonitor
+from .schedule import random_seed, warmup_factor
+from .selfcheck import require_consistency
+
+__all__ = ["SealLoss", "with_seal"]
+
+Hooks = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any], Callable[..., Any]]
+
+_OPTIONS = ("seal", "seed")
+
+
+def with_seal(
+    get_model: Callable[..., Any],
+    get_loss: Callable[..., Any] | None = None,
+    get_train_fn: Callable[..., Any] | None = None,
+    get_evaluate_fn: Callable[..., Any] | None = None,
+) -> Hooks:
+    """Wrap the functions of a network config::
+
+        from seal_weaver import with_seal
+        get_model, get_loss, get_train_fn, get_evaluate_fn = with_seal(get_model, get_loss)
+
+    ``get_loss`` defaults to weaver's cross entropy, the training functions to weaver's own for classification
+    or ``--regression-mode``. The network options ``-o seal ...`` and ``-o seed N`` are taken out before the
+    wrapped functions see the rest.
+    """
+    plugin = _Plugin(get_model, get_loss, get_train_fn, get_evaluate_fn)
+    return plugin.get_model, plugin.get_loss, plugin.get_train_fn, plugin.get_evaluate_fn
+
+
+def _loud(method: Callable[..., Any]) -> Callable[..., Any]:
+    """weaver takes an AttributeError for "not defined" and trains without SEAL: turn it into a SealError."""
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except AttributeError as error:
+            raise SealError(f"{method.__name__} failed with an AttributeError: {error}") from error
+
+    return call
+
+
+class _Plugin:
+    """State of one network config, from ``get_model`` to the last epoch; fresh for every import of the config."""
+
+    def __init__(
+        self,
+        get_model: Callable[..., Any],
+        get_loss: Callable[..., Any] | None,
+        get_train_fn: Callable[..., Any] | None,
+        get_evaluate_fn: Callable[..., Any] | None,
+    ) -> None:
+        self._base_model = get_model
+        self._base_loss = get_loss
+        self._base_train = get_train_fn
+        self._base_evaluate = get_evaluate_fn
+        self._run = _Run()
+
+    @_loud
+    def get_model(self, data_config: Any, **options: Any) -> Any:
+        require_supported_weaver()
+        _reject_misspelt(options)
+        seed = _seed(options.get("seed"))
+        settings = load_settings(data_config.preprocess.get("seal"), options.get("seal"))
+        model, *rest = self._base_model(data_config, **_rest(options))
+        # without SEAL, and for export, an extra jet group must still not reach the network
+        jet = (settings or load_settings(data_config.preprocess.get("seal") or None, None) or SealConfig()).jet
+        if jet is not None:
+            names = tuple(data_config.input_names)
+            if jet not in names:
+                raise ConfigError("seal.jet", f"the data config has no input group {jet!r}; it has {', '.join(names)}")
+            strip_input(model, names.index(jet), len(names))
+        self._run = _Run()
+        if settings is None:
+            _logger.info("SEAL is switched off: plain weaver training")
+        elif not options.get("for_inference"):
+            self._run = _Run(settings, seed)
+            self._run.attach(model, data_config)
+        return (model, *rest)
+
+    @_loud
+    def get_loss(self, data_config: Any, **options: Any) -> Any:
+        base = self._base_loss or (lambda data_config, **options: nn.CrossEntropyLoss())
+        loss = base(data_config, **_rest(options))
+        return SealLoss(loss, self._run) if self._run.settings is not None else loss
+
+    @_loud
+    def get_train_fn(self, data_config: Any, **options: Any) -> Callable[..., Any]:
+        custom = self._base_train(data_config, **_rest(options)) if self._base_train else None
+        return self._run.around(custom, tools.train_classification, tools.train_regression, "train")
+
+    @_loud
+    def get_evaluate_fn(self, data_config: Any, **options: Any) -> Callable[..., Any]:
+        custom = self._base_evaluate(data_config, **_rest(options)) if self._base_evaluate else None
+        return self._run.around(custom, tools.evaluate_classification, tools.evaluate_regression, "val")
+
+
+class _Run:
+    """What hook, loss and loops share during a training: settings, ledger, position in the schedule."""
+
+    def __init__(self, settings: SealConfig | None = None, seed: int = 0) -> None:
+        self.settings = settings
+        self.ledger = Ledger()
+        self.monitor: EpochMonitor | None = None
+        self.validating = False
+        self._seed = seed
+        self._rank = 0
+        self._epoch: int | None = None
+        self._steps_per_epoch: int | None = None
+        self._batch = 0
+        self._training_weight: float | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Run:
+        return _Run()
+
+    def attach(self, model: nn.Module, data_config: Any) -> None:
+        """Compile the feature map and register the hook."""
+        assert self.settings is not None
+        settings = self.settings
+        feature_map = FeatureMap.compile(data_config, settings)
+        _logger.info("SEAL settings: %s", settings.describe())
+        if feature_map.undeclared:
+            _logger.warning(
+                "SEAL holds these inputs fixed under Lorentz transformations: %s. If they change, give them a formula "
+                "under seal.observables; if not, list them under seal.invariants",
+                ", ".join(feature_map.undeclared),
+            )
+
+        def self_check(feature_map: FeatureMap, inputs: Sequence[Tensor]) -> None:
+            result = require_consistency(feature_map, inputs, settings, data_config)
+            _logger.info(
+                "SEAL self-check on %d jets at L = 1: %.2f%% excluded\n%s",
+                result.jets,
+                100.0 * result.excluded,
+                result.table(),
+            )
+
+        penaliser = Penaliser(
+            feature_map, settings, self.ledger, self._seed_of_step, lambda: self.validating, self_check
+        )
+        penaliser.attach(model)
+
+    def weight(self) -> float:
+        """lambda_G at the current step; in validation the one that training had reached."""
+        assert self.settings is not None
+        if self.validating:
+            return self.settings.gseal.weight if self._training_weight is None else self._training_weight
+        factor = warmup_factor(self._epoch, self._batch, self.settings.warmup_epochs, self._steps_per_epoch)
+        self._training_weight = self.settings.gseal.weight * factor
+        return self._training_weight
+
+    def expects_penalty(self) -> bool:
+        """Whether a training step within one of weaver's epochs must have left a penalty."""
+        assert self.settings is not None
+        return self.monitor is not None and not self.validating and self.settings.gseal.weight > 0
+
+    def next_step(self) -> None:
+        self._batch += 1
+
+    def _seed_of_step(self, replica: int) -> int:
+        return random_seed(self._seed, self._epoch, self._batch, self._rank, replica, self.validating)
+
+    def around(
+        self, custom: Callable[..., Any] | None, classification: Any, regression: Any, mode: str
+    ) -> Callable[..., Any]:
+        """The training or evaluation loop, told when an epoch begins and ends."""
+        run = self
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            arguments = _bind(classification, args, kwargs)
+            command_line = arguments["extra_args"]["args"]
+            loop = custom or (regression if command_line.regression_mode else classification)
+            if run.settings is None or arguments.get("for_training") is False:
+                return loop(*args, **kwargs)
+            return run._epoch_of(loop, mode, arguments, command_line, args, kwargs)
+
+        return call
+
+    def _epoch_of(self, loop: Any, mode: str, arguments: Any, command_line: Any, args: Any, kwargs: Any) -> Any:
+        assert self.settings is not None
+        self.validating = mode == "val"
+        self._epoch, self._batch = arguments["epoch"], 0
+        self._steps_per_epoch = arguments["steps_per_epoch"]
+        self._rank = command_line.local_rank or 0
+        first_rank = not command_line.local_rank
+        path = Path(f"{command_line.model_prefix}_seal.jsonl") if first_rank and command_line.model_prefix else None
+        self.monitor = EpochMonitor(arguments["epoch"], mode, path, self.settings.max_excluded, arguments["tb_helper"])
+        try:
+            result = loop(*args, **kwargs)
+            if len(self.ledger):
+                raise AttachmentError(
+                    "the last penalty of the epoch was never added to the loss; is `get_loss` SEAL's?"
+                )
+            self.monitor.finish()
+        finally:
+            self.ledger.take()
+            self.validating, self.monitor, self._epoch = False, None, None
+        return result
+
+
+class SealLoss:
+    """The task loss plus ``weight * GSEAL``; in validation the task loss alone, with the penalty logged.
+
+    Weaver chooses the best epoch and reports the validation loss as it would without SEAL.
+    """
+
+    def __init__(self, task_loss: Callable[..., Tensor], run: _Run) -> None:
+        self._task_loss = task_loss
+        self._run = run
+
+    def __repr__(self) -> str:
+        return f"SealLoss({self._task_loss!r})"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        run = self._run
+        task = self._task_loss(*args, **kwargs)
+        entries = run.ledger.take()
+        if not entries:
+            if run.expects_penalty() and torch.is_grad_enabled():
+                raise AttachmentError(
+                    "a training step reached the loss without a penalty: expected SEAL's forward hook on the network to "
+                    "have run once before each call of the loss. Was the network copied or replaced after `get_model`, "
+                    "or the loss called twice for one forward pass?"
+                )
+            self._log_without_penalty(task)
+            return task
+        jets = sum(entry.jets for entry in entries)
+        penalty = torch.stack([entry.total.to(task.device) for entry in entries]).sum() / jets
+        excluded = torch.stack([entry.excluded.to(task.device) for entry in entries]).sum()
+        weight = run.weight()
+        if run.monitor is not None:
+            run.monitor.add(task, penalty, weight, jets, excluded)
+        run.next_step()
+        return task if run.validating else task + weight * penalty
+
+    def _log_without_penalty(self, task: Tensor) -> None:
+        """Weight 0: nothing is computed, the record says so."""
+        run = self._run
+        if run.monitor is not None:
+            run.monitor.add(task, task.new_zeros(()), 0.0, 0, task.new_zeros(()))
+            run.next_step()
+
+
+def _rest(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key not in _OPTIONS}
+
+
+def _reject_misspelt(options: dict[str, Any]) -> None:
+    """weaver passes any ``-o key``; a network with ``**kwargs`` would ignore a misspelt one of ours."""
+    for key in options:
+        if key not in _OPTIONS and (
+            key.lower().startswith("seal") or get_close_matches(key, _OPTIONS, n=1, cutoff=0.75)
+        ):
+            raise ConfigError(f"-o {key}", f"unknown option; SEAL's options are {', '.join(_OPTIONS)}")
+
+
+def _seed(option: Any) -> int:
+    """Seed everything if asked to; otherwise follow the seed that PyTorch's generator already has."""
+    if option is None:
+        return torch.initial_seed()
+    if isinstance(option, bool) or not isinstance(option, int) or option < 0:
+        raise ConfigError("-o seed", f"expected a whole number >= 0, got {option!r} ({type(option).__name__})")
+    torch.manual_seed(option)
+    np.random.seed(option % 2**32)
+    return option
+
+
+def _bind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a loop by the names that weaver's own loop gives them."""
+    bound = inspect.signature(function).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return dict(bound.arguments)
