@@ -23,7 +23,7 @@ from .config import SealConfig
 from .errors import AttachmentError, ConfigError
 from .features import FeatureMap
 from .lorentz import random_lorentz
-from .patches import double_precision_pairs, has_pair_features, mode_dependent, preserve_trimmers
+from .patches import double_precision_pairs, mode_dependent, preserve_trimmers
 from .penalties import COMPARE, gseal
 
 __all__ = ["DeployedFunction", "Entry", "Ledger", "Penaliser", "strip_input", "traceless"]
@@ -210,20 +210,21 @@ class Penaliser:
         self._on_first_batch(self._feature_map, loaded)
         device = loaded[0].device
         with torch.no_grad(), traceless(module, device):
-            vectors = torch.float64 if has_pair_features(module) else torch.float32
-            few = [x[:2] for x in loaded]
-            inputs, _ = self._feature_map(self._feature_map.momenta(few), few, vectors)
-            try:
-                module.forward(*inputs)
-            except RuntimeError:
-                # pair features, and another layer that reads the momenta in float32
-                vectors = torch.float32
+            self._vectors = self._precision(module, [x[:2] for x in loaded])
             if not mode_dependent(module):
                 network = list(loaded)
                 if self._feature_map.layout.jet_index is not None:
                     del network[self._feature_map.layout.jet_index]
                 self._reuse = torch.equal(module.forward(*network), output)
-        self._vectors = vectors
+
+    def _precision(self, module: nn.Module, few: Sequence[Tensor]) -> torch.dtype:
+        """Hand the four-momenta over in float64 if the network takes them: masses of pairs need it."""
+        inputs, _ = self._feature_map(self._feature_map.momenta(few), few, torch.float64)
+        try:
+            module.forward(*inputs)
+        except RuntimeError:  # a layer with float32 weights reads them
+            return torch.float32
+        return torch.float64
 
     def _check_output(self, output: Any) -> None:
         if not isinstance(output, Tensor) or output.dim() < 2:

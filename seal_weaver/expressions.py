@@ -121,7 +121,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 CONSTANTS = {"pi": math.pi, "e": math.e}
 
 _MODULES = ("np", "numpy", "ak", "awkward", "math")
-_BARE = {"_clip": "clip", "abs": "abs"}  # callable in weaver's formulas without a module
+_BARE = {"_clip": "clip"}  # callable in weaver's formulas without a module
 
 _BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,

@@ -13,12 +13,7 @@ import torch
 from torch import Tensor, nn
 from weaver.nn.model.ParticleTransformer import PairEmbed, SequenceTrimmer
 
-__all__ = ["double_precision_pairs", "has_pair_features", "mode_dependent", "preserve_trimmers"]
-
-
-def has_pair_features(module: nn.Module) -> bool:
-    """Whether the network computes weaver's pair features from four-momenta."""
-    return any(isinstance(m, PairEmbed) for m in module.modules())
+__all__ = ["double_precision_pairs", "mode_dependent", "preserve_trimmers"]
 
 
 def mode_dependent(module: nn.Module) -> bool:

@@ -82,7 +82,7 @@ class Resolver:
     def _is_kinematic(self, name: str, group: str, stack: tuple[str, ...]) -> bool:
         if name in stack:
             cycle = " -> ".join((*stack, name))
-            raise FeatureMapError(f"new_variables.{name}", f"the formula refers to itself: {cycle}")
+            raise FeatureMapError(f"seal.observables.{name}", f"the formula refers to itself: {cycle}")
         if name not in self._kinematic:
             self._kinematic[name] = self._define(name, group, (*stack, name))
         return self._kinematic[name]

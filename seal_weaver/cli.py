@@ -1,0 +1,72 @@
+"""The ``seal-weaver`` command: everything beside the training itself, which is weaver's own command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__
+from .errors import SampleError, SealError
+from .samples import boost, simulate
+
+__all__ = ["find_shipped", "main"]
+
+_FOLDERS = ("network_configs", "data_configs")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; errors made on purpose are printed without a traceback, exit status 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except SealError as error:
+        print(f"seal-weaver {options.command}: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="seal-weaver", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"seal-weaver {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    path = commands.add_parser("path", help="print where an installed network or data config lies")
+    path.add_argument("name", nargs="?", help="e.g. seal_pnet.py or TopLandscape_kin.yaml; without it all are listed")
+    path.set_defaults(run=_print_path)
+
+    simulation = commands.add_parser("simulate", help="simulate top and QCD jets with Pythia8 and FastJet")
+    simulate.add_arguments(simulation)
+    simulation.set_defaults(run=simulate.run)
+
+    boosting = commands.add_parser("boost", help="apply a random Lorentz boost to each jet of a file")
+    boost.add_arguments(boosting)
+    boosting.set_defaults(run=boost.run)
+    return parser
+
+
+def find_shipped() -> dict[str, Path]:
+    """Name -> path of the shipped configs, in an installed package or in a checkout."""
+    package = Path(__file__).parent
+    roots = [root for root in (package, package.parent) if (root / _FOLDERS[0]).is_dir()]
+    return {
+        file.name: file
+        for folder in _FOLDERS
+        for file in sorted((roots[0] / folder).iterdir())
+        if roots and file.suffix in (".py", ".yaml") and ".auto." not in file.name
+    }
+
+
+def _print_path(options: argparse.Namespace) -> int:
+    shipped = find_shipped()
+    if options.name is None:
+        print("\n".join(map(str, shipped.values())))
+        return 0
+    if options.name not in shipped:
+        raise SampleError(f"no shipped config is called {options.name!r}; there are {', '.join(shipped)}")
+    print(shipped[options.name])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Real jets, real data configs and weaver's own loader for all tests."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import pytest
+import torch
+import uproot
+import yaml
+from torch import Tensor
+from weaver.utils.data.config import DataConfig
+from weaver.utils.dataset import SimpleIterDataset
+
+ROOT = Path(__file__).parent.parent
+NETWORKS = ROOT / "network_configs"
+CONFIGS = ROOT / "data_configs"
+PLAIN = Path(__file__).parent / "networks"
+JETS = Path(__file__).parent / "data" / "jets.root"
+
+SMALL_PNET = ["-o", "conv_params", "[(4,(8,8)),(4,(16,16))]", "-o", "fc_params", "[(16,0.1)]"]
+SMALL_PART = [
+    *("-o", "embed_dims", "[16,16]", "-o", "pair_embed_dims", "[8,8]", "-o", "num_heads", "2"),
+    *("-o", "num_layers", "2", "-o", "num_cls_layers", "1"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Small tensors: threads cost more than they bring, and sums keep their order."""
+    torch.set_num_threads(1)
+
+
+def read_jets(path: Path = JETS) -> dict[str, ak.Array]:
+    table = uproot.open(path)["tree"].arrays()
+    return {name: table[name] for name in table.fields if not name.startswith("npart")}
+
+
+def write_jets(path: Path, branches: Mapping[str, Any]) -> Path:
+    with uproot.recreate(path) as file:
+        tree = file.mktree("tree", {name: ak.Array(values).type for name, values in branches.items()})
+        tree.extend(dict(branches))
+    return path
+
+
+def with_particle_identity(branches: Mapping[str, Any], seed: int = 1) -> dict[str, Any]:
+    """Branches of JetClass and QuarkGluon that the simulation does not make, with random values."""
+    rng = np.random.default_rng(seed)
+    counts = ak.num(branches["part_px"])
+    total = int(ak.sum(counts))
+
+    def jagged(values: np.ndarray) -> ak.Array:
+        return ak.unflatten(values.astype("float32"), counts)
+
+    result = dict(branches)
+    kinds = rng.integers(0, 5, total)
+    names = ("ChargedHadron", "NeutralHadron", "Photon", "Electron", "Muon")
+    result |= {f"part_is{name}": jagged(kinds == i) for i, name in enumerate(names)}
+    result["part_charge"] = jagged(rng.integers(-1, 2, total))
+    for name in ("d0val", "dzval"):
+        result[f"part_{name}"] = jagged(rng.normal(size=total))
+    for name in ("d0err", "dzerr"):
+        result[f"part_{name}"] = jagged(rng.uniform(size=total))
+    classes = "QCD Hbb Hcc Hgg H4q Hqql Zqq Wqq Tbqq Tbl".split()
+    label = np.asarray(branches["label"])
+    result |= {f"label_{name}": (0 * label).astype("int32") for name in classes}
+    result["label_QCD"], result["label_Tbqq"] = (1 - label).astype("int32"), label.astype("int32")
+    result |= {name: np.zeros(len(label), "float32") for name in ("jet_sdmass", *(f"jet_tau{i}" for i in range(1, 5)))}
+    return result
+
+
+def edited_config(tmp_path: Path, name: str, edit: Callable[[dict[str, Any]], Any]) -> Path:
+    """A data config of the project, changed by ``edit`` in place, in a directory of its own."""
+    content = yaml.safe_load((CONFIGS / name).read_text())
+    edit(content)
+    path = tmp_path / name
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def set_seal(**section: Any) -> Callable[[dict[str, Any]], None]:
+    def edit(content: dict[str, Any]) -> None:
+        content["preprocess"]["seal"] = section
+
+    return edit
+
+
+def load_batch(config: Path, jets: Path = JETS, number: int = 64) -> tuple[DataConfig, list[Tensor], Tensor]:
+    """The first jets as weaver's loader gives them: data config, inputs, labels."""
+    dataset = SimpleIterDataset({"_": [str(jets)]}, str(config), for_training=False, fetch_by_files=True, fetch_step=1)
+    rows = []
+    for row in dataset:
+        rows.append(row)
+        if len(rows) == number:
+            break
+    names = dataset.config.input_names
+    inputs = [torch.from_numpy(np.stack([row[0][name] for row in rows])) for name in names]
+    labels = torch.from_numpy(np.stack([row[1][dataset.config.label_names[0]] for row in rows]))
+    return dataset.config, inputs, labels
+
+
+@pytest.fixture
+def run_weaver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> Callable[..., Path]:
+    """weaver's own entry point in this process: ``run_weaver(network, config, *options)`` -> model prefix."""
+    import weaver.train
+
+    def run(network: Path, config: Path, *options: str, prefix: str = "run/net", jets: Path = JETS) -> Path:
+        model = tmp_path / prefix
+        arguments = ["weaver", "--gpus", "", "-n", str(network), "-c", str(config), "-m", str(model)]
+        if "--data-train" not in options:
+            arguments += ["--data-train", str(jets)]
+        defaults = {"--num-epochs": "1", "--batch-size": "32", "--fetch-step": "1", "--num-workers": "0"}
+        arguments += [word for name, value in defaults.items() if name not in options for word in (name, value)]
+        monkeypatch.setattr(sys, "argv", [*arguments, *options])
+        monkeypatch.chdir(tmp_path)
+        with caplog.at_level("INFO", logger="weaver"):
+            weaver.train.main()
+        return model
+
+    return run
