@@ -10,10 +10,22 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 from .errors import SealError
-from .plugin import with_seal
+
+if TYPE_CHECKING:
+    from .plugin import with_seal
 
 __all__ = ["SealError", "with_seal"]
 
 __version__ = version("seal-weaver")
+
+
+def __getattr__(name: str) -> Any:
+    """Load the plugin, and with it torch and weaver, only when a network config asks for it."""
+    if name == "with_seal":
+        from .plugin import with_seal
+
+        return with_seal
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

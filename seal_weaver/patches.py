@@ -13,7 +13,12 @@ import torch
 from torch import Tensor, nn
 from weaver.nn.model.ParticleTransformer import PairEmbed, SequenceTrimmer
 
-__all__ = ["double_precision_pairs", "mode_dependent", "preserve_trimmers"]
+__all__ = ["double_precision_pairs", "has_trimmer", "mode_dependent", "preserve_trimmers"]
+
+
+def has_trimmer(module: nn.Module) -> bool:
+    """Whether the network shortens batches to their real constituents."""
+    return any(isinstance(m, SequenceTrimmer) and m.enabled for m in module.modules())
 
 
 def mode_dependent(module: nn.Module) -> bool:

@@ -1,0 +1,406 @@
+"""The penalty of real networks: of the deployed function, traceless, zero for an invariant network."""
+
+from __future__ import annotations
+
+import copy
+from importlib.util import module_from_spec, spec_from_file_location
+
+import pytest
+import torch
+from conftest import CONFIGS, NETWORKS, edited_config, load_batch, set_seal
+from torch import nn
+from weaver.nn.model.ParticleTransformer import SequenceTrimmer
+
+from seal_weaver.attach import DeployedFunction, Entry, Ledger, Penaliser, strip_input, traceless
+from seal_weaver.config import SealConfig
+from seal_weaver.errors import AttachmentError, ConfigError
+from seal_weaver.features import FeatureMap
+from seal_weaver.lorentz import exponential, generators, minkowski, random_lorentz, transform
+from seal_weaver.patches import double_precision_pairs
+from seal_weaver.penalties import COMPARE, gseal
+
+FLOAT_PRECISION = 1e-10
+"""Squared rounding of float32 probabilities, (1e-5)^2; a violation by an untrained network is above 1e-6."""
+
+OPTIONS = {
+    "seal_pnet.py": {"conv_params": [(4, (8, 8)), (4, (16, 16))], "fc_params": [(16, 0.3)]},
+    "seal_part.py": {"embed_dims": [16, 16], "pair_embed_dims": [8], "num_heads": 2, "num_layers": 2, "num_cls_layers": 1},
+}  # fmt: skip
+
+
+def build(network: str, data_config, **options) -> nn.Module:
+    spec = spec_from_file_location("network", NETWORKS / network)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_model(data_config, **{"seal": False, "seed": 1, **OPTIONS[network], **options})[0]
+
+
+def attach(model: nn.Module, data_config, validating: bool = False, **section) -> Ledger:
+    settings = SealConfig.from_dict({"fraction": 1.0, **section})
+    ledger = Ledger()
+    penaliser = Penaliser(
+        FeatureMap.compile(data_config, settings),
+        settings,
+        ledger,
+        lambda replica: 7,
+        lambda: validating,
+        lambda *_: None,
+    )
+    penaliser.attach(model)
+    return ledger
+
+
+def mean(entries: list[Entry]) -> torch.Tensor:
+    return sum(entry.total for entry in entries) / sum(entry.jets for entry in entries)
+
+
+@pytest.fixture
+def batch():
+    return load_batch(CONFIGS / "TopLandscape_kin.yaml", number=48)
+
+
+class InvariantNetwork(nn.Module):
+    """Reads pairwise masses only, through everything that behaves differently in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trimmer = SequenceTrimmer(enabled=True)
+        self.norm = nn.BatchNorm1d(8)
+        self.drop = nn.Dropout(0.5)
+        self.hidden, self.out = nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, points, features, vectors, mask):
+        _, vectors, mask, _ = self.trimmer(features, vectors, mask)
+        i, j = torch.tril_indices(vectors.shape[2], vectors.shape[2], -1, device=vectors.device)
+        pair = vectors[:, :, i] + vectors[:, :, j]
+        real = mask[:, 0, i] & mask[:, 0, j]
+        squared = torch.where(real, minkowski(pair, pair).clamp(min=0), 0.0)
+        scales = squared.new_tensor([1.0, 4.0, 16.0, 64.0, 256.0, 1e3, 4e3, 1.6e4])
+        moments = (squared[..., None] / (squared[..., None] + scales)).sum(dim=1) / 100
+        return self.out(self.drop(self.hidden(self.norm(moments.float())).relu()))
+
+
+def test_an_exactly_invariant_network_has_no_penalty_in_training(batch) -> None:
+    """Dropout, BatchNorm and the trimmer active, past the trimmer's warm-up, over several steps."""
+    data_config, inputs, labels = batch
+    torch.manual_seed(0)
+    network = InvariantNetwork().train()
+    ledger = attach(network, data_config, gseal={"rotations": True})
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for _ in range(9):
+        loss = nn.functional.cross_entropy(network(*inputs), labels)
+        penalty = mean(ledger.take())
+        assert 0 <= penalty < FLOAT_PRECISION
+        optimiser.zero_grad()
+        (loss + penalty).backward()
+        optimiser.step()
+    assert network.trimmer._counter == 5
+    # the same network in training mode is nowhere near invariant: dropout alone makes the penalty large
+    with torch.no_grad():
+        first, second = (network(*inputs).softmax(dim=1) for _ in range(2))
+    assert 0.5 * (first - second).square().sum(dim=1).mean() > 1e4 * FLOAT_PRECISION
+
+
+@pytest.mark.parametrize("network", OPTIONS)
+def test_a_real_network_has_a_penalty_with_gradients(network: str, batch) -> None:
+    data_config, inputs, _ = batch
+    model = build(network, data_config).train()
+    ledger = attach(model, data_config)
+    for _ in range(8):
+        model(*inputs)
+        entries = ledger.take()
+    (entry,) = entries
+    penalty = mean(entries)
+    assert penalty > 1e-8
+    assert (entry.jets, int(entry.excluded)) == (48, 0)
+    penalty.backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(torch.isfinite(g).all() for g in gradients)
+    assert sum(float(g.abs().sum()) for g in gradients) > 0
+
+
+@pytest.mark.parametrize("network", OPTIONS)
+@pytest.mark.parametrize("compare", COMPARE)
+def test_the_penalty_is_that_of_the_deployed_function(network: str, compare: str, batch) -> None:
+    """Against the definition, evaluated step by step in evaluation mode, without hook or batching."""
+    data_config, inputs, _ = batch
+    model = build(network, data_config).train()
+    ledger = attach(model, data_config, compare=compare)
+    for _ in range(7):
+        model(*inputs)
+        entries = ledger.take()
+    found = mean(entries)
+
+    model.eval()
+    feature_map = FeatureMap.compile(data_config, SealConfig())
+    p = feature_map.momenta(inputs)
+    elements = random_lorentz(len(p), 0.95, False, torch.Generator().manual_seed(7))
+    with torch.no_grad(), double_precision_pairs(model):
+        y = [COMPARE[compare](model(*feature_map(q, inputs, torch.float64)[0])) for q in (p, transform(elements, p))]
+    expected = (0.5 * (y[1] - y[0]).square().sum(dim=1)).mean()
+    assert torch.allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("network", OPTIONS)
+def test_the_penalty_pass_leaves_no_trace(network: str, batch) -> None:
+    data_config, inputs, _ = batch
+    model = build(network, data_config).train()
+    frozen = next(m for m in model.modules() if isinstance(m, nn.BatchNorm1d)).eval()
+    twin = copy.deepcopy(model)
+    ledger = attach(model, data_config)
+    for step in range(8):
+        torch.manual_seed(step)
+        plain = twin(*inputs)
+        stream = torch.get_rng_state()
+        torch.manual_seed(step)
+        with_hook = model(*inputs)
+        assert torch.equal(plain, with_hook)
+        assert torch.equal(stream, torch.get_rng_state())
+        assert len(ledger.take()) == 1
+    assert not frozen.training
+    assert model.training
+    assert all(m.training or m is frozen for m in model.modules())
+    mine, theirs = ({**dict(m.named_buffers()), **m.state_dict()} for m in (model, twin))
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_traceless_restores_everything_after_an_error(batch) -> None:
+    data_config, _, _ = batch
+    model = build("seal_part.py", data_config).train()
+    pair = model.mod.pair_embed
+    before = pair.pairwise_lv_fts
+    with pytest.raises(ValueError), traceless(model, torch.device("cpu")):
+        assert not model.training
+        raise ValueError
+    assert all(m.training for m in model.modules())
+    assert pair.pairwise_lv_fts is before
+
+
+@pytest.mark.parametrize(("name", "angle"), [("Jz", 1.0), ("Kz", 0.8)])
+def test_exact_symmetries_of_particletransformer_hold_to_float_precision(name: str, angle: float, batch) -> None:
+    """Its pair features are invariant under beam rotations and boosts; so are unsigned relative features."""
+    data_config, inputs, _ = batch
+    model = build("seal_part.py", data_config, num_layers=1).eval()
+    settings = SealConfig.from_dict({"invariants": ["part_e_log", "part_logerel", "part_deta", "part_deltaR"]})
+    feature_map = FeatureMap.compile(data_config, settings)
+    p = feature_map.momenta(inputs)
+    elements = exponential(torch.full((len(p), 1), angle), generators([name]))
+    with torch.no_grad(), traceless(model, torch.device("cpu")):
+        function = DeployedFunction(model, feature_map, inputs, "output", torch.float64)
+        y = [function(q) for q in (p, transform(elements, p))]
+    assert (y[1] - y[0]).abs().max() < 1e-5
+    with torch.no_grad():
+        plain = [model(*feature_map(q, inputs)[0]) for q in (p, transform(elements, p))]
+    assert (plain[1] - plain[0]).abs().max() > 1e-4, "without float64 pair features the symmetry is lost in rounding"
+
+
+def test_splitting_off_the_longest_jets_changes_nothing(batch) -> None:
+    data_config, inputs, _ = batch
+    model = build("seal_pnet.py", data_config).train()
+    for _ in range(6):
+        model(*inputs)
+    feature_map = FeatureMap.compile(data_config, SealConfig())
+    p = feature_map.momenta(inputs)
+    lengths: list[int] = []
+    model.mod.bn_fts.register_forward_hook(lambda m, args, out: lengths.append(args[0].shape[2]))
+    with torch.no_grad(), traceless(model, torch.device("cpu")):
+        function = DeployedFunction(model, feature_map, inputs, "output", torch.float64)
+        split = function(p)
+        whole = model.forward(*function.inputs)
+    assert len(lengths) == 3
+    assert lengths[0] < lengths[1] == lengths[2]
+    assert torch.allclose(split, whole, atol=1e-5)
+
+
+class ModeIndependent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[int] = []
+        self.linear = nn.Linear(7, 2)
+
+    def forward(self, points, features, vectors, mask):
+        self.calls.append(len(features))
+        return self.linear((features * mask).mean(dim=2))
+
+
+def test_a_network_without_modes_is_run_twice_not_three_times(batch) -> None:
+    data_config, inputs, _ = batch
+    network = ModeIndependent().train()
+    ledger = attach(network, data_config)
+    network(*inputs)
+    first = mean(ledger.take())
+    network.calls.clear()
+    network(*inputs)
+    penalty = mean(ledger.take())
+    assert network.calls == [48, 48]
+    assert torch.allclose(first, penalty)
+    feature_map = FeatureMap.compile(data_config, SealConfig())
+    p = feature_map.momenta(inputs)
+    elements = random_lorentz(len(p), 0.95, False, torch.Generator().manual_seed(7))
+    function = DeployedFunction(network, feature_map, inputs, "probability", torch.float32)
+    assert torch.allclose(penalty, gseal(function, p, elements).mean(), rtol=1e-3)
+
+
+def test_fraction_penalises_the_first_jets_of_the_shuffled_batch(batch) -> None:
+    data_config, inputs, _ = batch
+    model = build("seal_pnet.py", data_config).train()
+    ledger = attach(model, data_config, fraction=0.25)
+    model(*inputs)
+    (entry,) = ledger.take()
+    assert entry.jets == 12
+
+
+def test_jets_that_cannot_be_transformed_have_weight_zero_and_count_in_the_mean(batch) -> None:
+    data_config, inputs, _ = batch
+    model = build("seal_pnet.py", data_config).train()
+    ledger = attach(model, data_config)
+    inputs[1][:10, 0] += 1.0  # the loaded features of ten jets contradict their momenta
+    inputs[2][10, :, 3] = 0.0  # a constituent of zero energy
+    inputs[3][11] = 0.0  # a jet without constituents
+    model(*inputs)
+    (entry,) = ledger.take()
+    assert (entry.jets, int(entry.excluded)) == (48, 12)
+    assert torch.isfinite(entry.total)
+
+
+def test_the_hook_is_silent_where_weaver_does_not_train(batch) -> None:
+    data_config, inputs, _ = batch
+    model = build("seal_pnet.py", data_config).train()
+    ledger = attach(model, data_config)
+    with torch.no_grad():
+        model(*inputs)
+    model.eval()
+    model(*inputs)
+    copy.deepcopy(model).train()(*inputs)  # as weaver's FLOP counter does
+    assert len(ledger) == 0
+
+
+def test_validation_is_penalised_without_gradients(batch) -> None:
+    data_config, inputs, _ = batch
+    model = build("seal_pnet.py", data_config).eval()
+    ledger = attach(model, data_config, validating=True)
+    with torch.no_grad():
+        model(*inputs)
+    (entry,) = ledger.take()
+    assert entry.total > 0
+    assert not entry.total.requires_grad
+
+
+def test_weight_zero_computes_nothing(batch) -> None:
+    data_config, inputs, _ = batch
+    model = build("seal_pnet.py", data_config).train()
+    ledger = attach(model, data_config, gseal={"weight": 0})
+    model(*inputs)
+    assert len(ledger) == 0
+
+
+def test_an_unconsumed_penalty_stops_the_next_step(batch) -> None:
+    data_config, inputs, _ = batch
+    model = build("seal_pnet.py", data_config).train()
+    attach(model, data_config)
+    model(*inputs)
+    with pytest.raises(AttachmentError, match="the penalty of the last step was never added to the loss"):
+        model(*inputs)
+
+
+def test_autocast_does_not_reach_the_penalty(batch) -> None:
+    data_config, inputs, _ = batch
+    penalties = []
+    for enabled in (False, True):
+        model = build("seal_part.py", data_config).train()
+        ledger = attach(model, data_config)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            model(*inputs)
+        penalties.append(mean(ledger.take()))
+    # the main pass's bf16 batch statistics enter the running averages: per cent, not orders of magnitude
+    assert torch.allclose(penalties[0], penalties[1], rtol=0.2)
+
+
+class OneOutput(ModeIndependent):
+    def forward(self, points, features, vectors, mask):
+        return super().forward(points, features, vectors, mask)[:, :1]
+
+
+def test_a_single_output_needs_compare_output(batch) -> None:
+    data_config, inputs, _ = batch
+    network = OneOutput().train()
+    attach(network, data_config)
+    with pytest.raises(ConfigError, match="seal.compare: `probability` of a single output is constant"):
+        network(*inputs)
+    network = OneOutput().train()
+    ledger = attach(network, data_config, compare="output")
+    network(*inputs)
+    assert mean(ledger.take()) > 0
+
+
+def test_a_network_that_returns_something_else_is_refused(batch) -> None:
+    data_config, inputs, _ = batch
+
+    class Tuple(ModeIndependent):
+        def forward(self, *args):
+            return super().forward(*args), 1
+
+    network = Tuple().train()
+    attach(network, data_config)
+    with pytest.raises(AttachmentError, match=r"expected a tensor \(N jets, C outputs\), found tuple"):
+        network(*inputs)
+
+
+def test_the_jet_group_is_stripped_and_reaches_the_penalty(tmp_path) -> None:
+    from test_features import jet_group
+
+    config = edited_config(tmp_path, "TopLandscape_kin.yaml", jet_group)
+    data_config, inputs, _ = load_batch(config, number=48)
+    model = build("seal_pnet.py", data_config, seal={"jet": "jet_vectors"}, for_inference=True)
+    model = model.train()
+    ledger = attach(model, data_config, jet="jet_vectors")
+    model(*inputs)
+    (entry,) = ledger.take()
+    assert int(entry.excluded) == 0, "truncated jets are exact with the jet's own four-momentum"
+    assert "_seal_jet" not in model.__dict__
+
+
+def test_strip_input_leaves_shorter_calls_alone() -> None:
+    network = nn.Bilinear(2, 3, 1)
+    strip_input(network, 2, 3)
+    x, y = torch.randn(4, 2), torch.randn(4, 3)
+    assert torch.equal(network(x, y), network(x, y, torch.zeros(4)))
+
+
+def test_float32_networks_get_float32_momenta(batch) -> None:
+    data_config, inputs, _ = batch
+    seen = []
+
+    class Reader(ModeIndependent):
+        def forward(self, points, features, vectors, mask):
+            seen.append(vectors.dtype)
+            return nn.functional.linear(vectors.mean(dim=2), torch.arange(8.0).reshape(2, 4)) * 1e-4
+
+    network = Reader().train()
+    ledger = attach(network, data_config)
+    network(*inputs)
+    assert mean(ledger.take()) > 0
+    assert seen[-1] == torch.float32
+
+
+def test_ledger_is_emptied_by_taking_and_copies_are_inert() -> None:
+    ledger = Ledger()
+    ledger.add(Entry(torch.ones(()), 1, torch.zeros(())))
+    assert len(copy.deepcopy(ledger)) == 0
+    assert len(ledger.take()) == 1
+    assert ledger.take() == []
+
+
+def test_replicas_may_each_leave_a_penalty() -> None:
+    ledger = Ledger()
+    for _ in range(2):
+        ledger.add(Entry(torch.ones(()), 1, torch.zeros(())), capacity=2)
+    with pytest.raises(AttachmentError):
+        ledger.add(Entry(torch.ones(()), 1, torch.zeros(())), capacity=2)
+
+
+def test_seal_section_can_stand_in_the_data_config(tmp_path) -> None:
+    config = edited_config(tmp_path, "TopLandscape_kin.yaml", set_seal(fraction=0.5))
+    data_config, _, _ = load_batch(config, number=1)
+    assert SealConfig.from_dict(data_config.preprocess["seal"]).fraction == 0.5
