@@ -103,11 +103,16 @@ class FeatureMap:
         """The recomputed variables, in the order of ``deviations``."""
         return tuple(group.columns[i].name for group in self.groups for i in group.computed)
 
-    def depends_on_jet(self, name: str) -> bool:
-        """Whether a variable's definition reads the jet's four-momentum."""
-        if name.startswith("@jet_"):
-            return True
-        return name in self.definitions and any(map(self.depends_on_jet, self.definitions[name].names - {name}))
+    def ancestors(self, name: str) -> set[str]:
+        """All names that a variable's definition reads, directly or not; kinematics start with `@`."""
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            expression = self.definitions.get(waiting.pop())
+            new = set(expression.names) - found if expression else set()
+            found |= new
+            waiting += new
+        return found
 
     def momenta(self, inputs: Sequence[Tensor]) -> Tensor:
         """Four-momenta of the constituents, then of the jet if it has a group: (N, 4, P [+ 1]), float64."""

@@ -7,8 +7,9 @@ word. A few jets may disagree (truncated ones, missing values): they are left ou
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice, product
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ __all__ = ["CheckResult", "VariableCheck", "check_inputs", "require_consistency"
 
 _SPACE_LIKE_TOLERANCE = 1e-3
 _SIGNIFICANCE = 3.0
+_MOST_COMBINATIONS = 200
 
 
 @dataclass(frozen=True)
@@ -145,19 +147,19 @@ def _likely_cause(feature_map: FeatureMap, inputs: Sequence[Tensor], settings: S
         return _cause_from_pattern(feature_map, inputs, settings.tolerance)
 
 
-def _other_conventions(feature_map: FeatureMap, settings: SealConfig) -> Iterator[dict[str, str]]:
-    """Each single change of convention that could explain the file, then the consistent changes of several."""
+def _other_conventions(feature_map: FeatureMap, settings: SealConfig) -> list[dict[str, str]]:
+    """Changes of convention that could explain the file, the smallest ones first."""
     used = {
         name: settings.observables.get(name, CONVENTIONS.get(name, ""))
         for name, role in feature_map.roles.items()
         if role == "convention"
     }
-    choices = {name: ALTERNATIVES[formula] for name, formula in used.items() if formula in ALTERNATIVES}
-    for name, formulas in choices.items():
-        for formula in formulas:
-            yield {name: formula}
-    if len(choices) > 1:
-        yield {name: formulas[0] for name, formulas in choices.items()}
+    choices = [[(name, f) for f in (formula, *ALTERNATIVES.get(formula, ()))] for name, formula in used.items()]
+    combinations = [
+        {name: formula for name, formula in combination if formula != used[name]}
+        for combination in islice(product(*choices), _MOST_COMBINATIONS)
+    ]
+    return sorted((c for c in combinations if c), key=len)
 
 
 def _cause_from_pattern(feature_map: FeatureMap, inputs: Sequence[Tensor], tolerance: float) -> str:
@@ -185,6 +187,10 @@ def _cause_from_pattern(feature_map: FeatureMap, inputs: Sequence[Tensor], toler
 
 
 def _only_jet_variables_off(feature_map: FeatureMap, deviations: Tensor, tolerance: float) -> bool:
+    """Only variables that read the jet are off, and not only angles, which have conventions of their own."""
     off = (deviations > tolerance).double().mean(dim=0) > 0.01
-    names = [name for name, bad in zip(feature_map.variables, off.tolist(), strict=True) if bad]
-    return all(feature_map.depends_on_jet(name) for name in names)
+    read = [feature_map.ancestors(name) for name, bad in zip(feature_map.variables, off.tolist(), strict=True) if bad]
+    angles = {f"@{name}" for name in ALTERNATIVES}
+    return all(any(name.startswith("@jet_") for name in names) for names in read) and any(
+        not names & angles for names in read
+    )
