@@ -145,7 +145,6 @@ class GSealConfig:
     rotations: bool = _setting(False, _boolean)
 
 
-_DEFAULT_GSEAL = GSealConfig()
 _NO_FORMULAS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -169,7 +168,7 @@ class SealConfig:
     max_excluded: largest share of jets that may be left out of the penalty before training stops
     """
 
-    gseal: GSealConfig = _setting(_DEFAULT_GSEAL, _section(GSealConfig))
+    gseal: GSealConfig = field(default_factory=GSealConfig, metadata={"parse": _section(GSealConfig)})
     compare: str = _setting("probability", _choice(*COMPARE_SPACES))
     fraction: float = _setting(0.5, _positive_share)
     warmup_epochs: float = _setting(0.0, _number(0.0))
