@@ -10,20 +10,11 @@ from weaver.nn.model.ParticleTransformer import ParticleTransformer
 from seal_weaver import with_seal
 
 DEFAULTS = {
-    "pair_input_dim": 4,
-    "use_pre_activation_pair": False,
-    "embed_dims": [128, 512, 128],
-    "pair_embed_dims": [64, 64, 64],
-    "num_heads": 8,
-    "num_layers": 8,
-    "num_cls_layers": 2,
-    "block_params": None,
-    "cls_block_params": {"dropout": 0, "attn_dropout": 0, "activation_dropout": 0},
-    "fc_params": [],
-    "activation": "gelu",
-    "trim": True,
-    "for_inference": False,
-}
+    "pair_input_dim": 4, "use_pre_activation_pair": False, "embed_dims": [128, 512, 128],
+    "pair_embed_dims": [64, 64, 64], "num_heads": 8, "num_layers": 8, "num_cls_layers": 2,
+    "block_params": None, "cls_block_params": {"dropout": 0, "attn_dropout": 0, "activation_dropout": 0},
+    "fc_params": [], "activation": "gelu", "trim": True, "for_inference": False,
+}  # fmt: skip
 
 
 class ParticleTransformerWrapper(torch.nn.Module):

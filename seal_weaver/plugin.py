@@ -245,9 +245,9 @@ class SealLoss:
         if not entries:
             if run.expects_penalty() and torch.is_grad_enabled():
                 raise AttachmentError(
-                    "a training step reached the loss without a penalty: expected SEAL's forward hook on the network to "
-                    "have run once before each call of the loss. Was the network copied or replaced after `get_model`, "
-                    "or the loss called twice for one forward pass?"
+                    "a training step reached the loss without a penalty: expected SEAL's forward hook on the network "
+                    "to have run once before each call of the loss. Was the network copied or replaced after "
+                    "`get_model`, or the loss called twice for one forward pass?"
                 )
             self._log_without_penalty(task)
             return task

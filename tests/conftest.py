@@ -66,7 +66,7 @@ def with_particle_identity(branches: Mapping[str, Any], seed: int = 1) -> dict[s
         result[f"part_{name}"] = jagged(rng.normal(size=total))
     for name in ("d0err", "dzerr"):
         result[f"part_{name}"] = jagged(rng.uniform(size=total))
-    classes = "QCD Hbb Hcc Hgg H4q Hqql Zqq Wqq Tbqq Tbl".split()
+    classes = ["QCD", "Hbb", "Hcc", "Hgg", "H4q", "Hqql", "Zqq", "Wqq", "Tbqq", "Tbl"]
     label = np.asarray(branches["label"])
     result |= {f"label_{name}": (0 * label).astype("int32") for name in classes}
     result["label_QCD"], result["label_Tbqq"] = (1 - label).astype("int32"), label.astype("int32")

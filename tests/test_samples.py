@@ -13,7 +13,7 @@ import pytest
 import uproot
 
 from seal_weaver.errors import SampleError
-from seal_weaver.samples import boost, simulate
+from seal_weaver.samples import boost, events, simulate
 from seal_weaver.samples.branches import (
     BRANCHES,
     CHUNK,
@@ -310,18 +310,18 @@ def test_simulated_kinds_are_mixed(simulated: Path) -> None:
 
 def test_simulation_does_not_depend_on_the_jobs(simulated: Path) -> None:
     order = simulate._mixed_order({"top": 30, "qcd": 30}, SEED)
-    selection = simulate.Selection(550.0, 650.0, 200, SEED)
+    selection = events.Selection(550.0, 650.0, 200, SEED)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(simulate, "BLOCK", 20)
         blocks = simulate._schedule(order, {"top": 30, "qcd": 30}, selection)
     assert [block.count for block in sorted(blocks, key=lambda b: (b.process, b.index))] == [20, 10, 20, 10]
     # Any worker may make any block, after any other.
-    backwards = [simulate._generate_block(block) for block in reversed(blocks)][::-1]
+    backwards = [events.generate_block(block) for block in reversed(blocks)][::-1]
     # No block holds on to the events that its jets come from: 16 bytes per constituent, plus the offsets.
     assert all(made.nbytes <= 16 * ak.count(made.px) + 8 * (len(made) + 1) for made in backwards)
     jets = read(simulated)
     for block, made in zip(blocks, backwards, strict=True):
-        mine = jets[jets.label == simulate.PROCESSES[block.process].label]
+        mine = jets[jets.label == events.PROCESSES[block.process].label]
         mine = mine[20 * block.index :][: block.count]
         assert ak.all(mine.part_px == made.px) and ak.all(mine.part_energy == made.energy)
 
@@ -354,24 +354,24 @@ def test_options_of_the_simulation(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_top_jets_are_matched() -> None:
     pytest.importorskip("pythia8mc")
-    jet = simulate.constituent_vectors(*([500.0] * 3, [0.0] * 3, [0.0] * 3, [600.0] * 3))
+    jet = events.constituent_vectors(*([500.0] * 3, [0.0] * 3, [0.0] * 3, [600.0] * 3))
     # In each event the top is listed twice; the second, which decays, is at 0.7, 0.9 and pi from the jet.
     angles = (0.7, 0.9, np.pi)
     tops = [[(6, 0.0), (6, angle), (-6, np.pi)] for angle in angles]
     particles = ak.Array(
         [[{"id": i, "p": {"px": np.cos(a), "py": np.sin(a), "pz": 0.0, "e": 2.0}} for i, a in event] for event in tops]
     )
-    assert simulate._near_top(jet, particles).tolist() == [True, False, False]
+    assert events._near_top(jet, particles).tolist() == [True, False, False]
 
 
 def test_interrupted_simulation_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pythia8mc")
     pytest.importorskip("fastjet")
 
-    def interrupt(block: simulate.Block) -> ak.Array:
+    def interrupt(block: events.Block) -> ak.Array:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(simulate, "_generate_block", interrupt)
+    monkeypatch.setattr(simulate, "generate_block", interrupt)
     with pytest.raises(KeyboardInterrupt):
         simulate.simulate(tmp_path / "jets.root", 10, seed=1, jobs=1, progress=False)
     assert os.listdir(tmp_path) == []
@@ -382,13 +382,13 @@ def test_every_chunk_has_its_share_of_each_label() -> None:
     number = 2 * CHUNK + 300
     counts = {"top": number // 3, "qcd": number - number // 3}
     order = simulate._mixed_order(counts, SEED)
-    blocks = simulate._schedule(order, counts, simulate.Selection(550.0, 650.0, 200, SEED))
+    blocks = simulate._schedule(order, counts, events.Selection(550.0, 650.0, 200, SEED))
     assert sum(block.count for block in blocks) == number
 
-    def jets_of(block: simulate.Block) -> ak.Array:
+    def jets_of(block: events.Block) -> ak.Array:
         """Constituents whose px tells the label and whose py counts the jets of that label."""
-        label = simulate.PROCESSES[block.process].label
-        index = np.arange(block.count) + simulate.BLOCK * block.index
+        label = events.PROCESSES[block.process].label
+        index = np.arange(block.count) + events.BLOCK * block.index
         return ak.zip({"px": np.full((block.count, 1), label), "py": index[:, None]})
 
     bar = argparse.Namespace(update=lambda jets: None)
@@ -401,14 +401,14 @@ def test_every_chunk_has_its_share_of_each_label() -> None:
 
 
 def test_seeds_of_blocks_never_repeat() -> None:
-    selection = simulate.Selection(550.0, 650.0, 200, SEED)
+    selection = events.Selection(550.0, 650.0, 200, SEED)
     seeds = {
-        simulate._pythia_seed(simulate.Block(process, index, 1, selection))
-        for process in simulate.PROCESSES
+        events._pythia_seed(events.Block(process, index, 1, selection))
+        for process in events.PROCESSES
         for index in range(1000)
     }
     assert len(seeds) == 2000
-    assert min(seeds) >= 1 and max(seeds) <= simulate.MAX_PYTHIA_SEED
+    assert min(seeds) >= 1 and max(seeds) <= events.MAX_PYTHIA_SEED
 
 
 @pytest.mark.parametrize(

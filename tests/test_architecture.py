@@ -1,0 +1,77 @@
+"""The layers of the house: imports point down, and weaver is touched in few places."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import seal_weaver
+
+PACKAGE = Path(seal_weaver.__file__).parent
+MODULES = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
+
+LAYERS = [
+    {"errors"},
+    {"compat", "config", "conventions", "expressions", "lorentz", "schedule"},
+    {"layout", "penalties"},
+    {"variables"},
+    {"features", "patches"},
+    {"attach", "selfcheck"},
+    {"monitor"},
+    {"plugin"},
+    {"cli"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+MAY_IMPORT_WEAVER = {"monitor", "patches", "plugin"}
+WITHOUT_TORCH = {"cli", "compat", "config", "conventions", "errors", "layout", "schedule"}
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level packages, and our own modules with a leading dot."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            found |= {f".{node.module}"} if node.module else {f".{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module).split(".")[0])
+    return found
+
+
+def test_every_module_has_its_layer() -> None:
+    assert set(MODULES) == set(LEVEL)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_down(name: str) -> None:
+    ours = {other[1:].split(".")[0] for other in imports(MODULES[name]) if other.startswith(".")} - {
+        "samples",
+        "__version__",
+    }
+    assert all(LEVEL[other] < LEVEL[name] for other in ours), ours
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_weaver_and_torch_are_imported_where_they_are_needed(name: str) -> None:
+    found = imports(MODULES[name])
+    assert "weaver" not in found or name in MAY_IMPORT_WEAVER
+    assert "torch" not in found or name not in WITHOUT_TORCH
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.name)
+def test_optional_packages_are_not_imported_at_the_top(path: Path) -> None:
+    top = {
+        alias.name.split(".")[0]
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in ([ast.alias(str(node.module))] if isinstance(node, ast.ImportFrom) else node.names)
+    }
+    assert not top & {"pythia8mc", "pythia8", "fastjet", "matplotlib", "h5py", "onnx"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.name)
+def test_files_stay_readable(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 420
