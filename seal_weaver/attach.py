@@ -225,6 +225,11 @@ class Penaliser:
 
     def _prepare(self, module: nn.Module, loaded: Sequence[Tensor], output: Any) -> None:
         """Once, on the first batch: self-check, precision of the momenta, whether two passes are enough."""
+        if loaded[0].device.type == "mps":
+            raise AttachmentError(
+                "SEAL transforms momenta in float64, which Apple's MPS device does not have; "
+                "train on a CPU or a CUDA device (weaver chooses MPS by itself with `--gpus ''`) or without SEAL"
+            )
         self._check_output(output)
         self._on_first_batch(self._feature_map, loaded)
         device = loaded[0].device
@@ -246,7 +251,7 @@ class Penaliser:
         return torch.float64
 
     def _check_output(self, output: Any) -> None:
-        if not isinstance(output, Tensor) or output.dim() < 2:
+        if not isinstance(output, Tensor) or output.dim() != 2:
             found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
             raise AttachmentError(f"the network's output: expected a tensor (N jets, C outputs), found {found}")
         if output.shape[1] < 2 and self._settings.compare != "output":

@@ -165,7 +165,8 @@ class FeatureMap:
             loaded = inputs[group.index]
             difference = (recomputed[self.layout.position(group.index)] - loaded).abs().reshape(len(loaded), -1)
             per_variable = difference.view(len(loaded), len(group.columns), -1).amax(dim=2)
-            columns.append(per_variable[:, group.computed] if self._mixed(group) else per_variable)
+            positions = self._constants_of(group, per_variable.device)[-1]
+            columns.append(per_variable.index_select(1, positions) if self._mixed(group) else per_variable)
         if not columns:
             return inputs[0].new_zeros(len(inputs[0]), 0)
         return torch.cat(columns, dim=1)
@@ -177,7 +178,7 @@ class FeatureMap:
     def _compute(self, group: Group, values: _Values) -> Tensor:
         """Standardised, clipped and padded values (M, V computed, length or 1) of one group, float64."""
         stacked = torch.stack([self._fit(group, group.columns[i], values) for i in group.computed], dim=1)
-        center, scale, low, high, pads = self._standardisation(group, stacked.device)
+        center, scale, low, high, pads, _ = self._constants_of(group, stacked.device)
         stacked = torch.clamp((stacked - center) * scale, min=low, max=high)
         if group.length is None or group.length == 1:
             return stacked
@@ -207,23 +208,25 @@ class FeatureMap:
         computed = computed.to(loaded.dtype)
         if not self._mixed(group):
             return computed.reshape(loaded.shape)
-        result = loaded.clone()
-        result[:, group.computed] = computed.reshape(len(loaded), len(group.computed), *loaded.shape[2:])
-        return result
+        computed = computed.reshape(len(loaded), len(group.computed), *loaded.shape[2:])
+        return loaded.index_copy(1, self._constants_of(group, loaded.device)[-1], computed)
 
-    def _standardisation(self, group: Group, device: torch.device) -> tuple[Tensor, ...]:
-        """Center, scale, low, high, pad value as (1, V, 1) tensors, kept on the device between steps."""
+    def _constants_of(self, group: Group, device: torch.device) -> tuple[Tensor, ...]:
+        """Center, scale, low, high and pad value as (1, V, 1) tensors, and the V positions of the recomputed variables.
+
+        They stay on the device between steps: a copy in every step would wait for the device.
+        """
         key = (group.index, device)
         if key not in self._constants:
-            columns = [group.columns[i] for i in group.computed]
             rows = [
                 (c.center, c.scale, c.low, c.high, c.pad_value)
                 if c.center is not None
                 else (0.0, 1.0, -torch.inf, torch.inf, c.pad_value)
-                for c in columns
+                for c in (group.columns[i] for i in group.computed)
             ]
             table = torch.tensor(rows, dtype=torch.float64, device=device)
-            self._constants[key] = tuple(table[:, i].reshape(1, -1, 1) for i in range(5))
+            positions = torch.tensor(group.computed, device=device)
+            self._constants[key] = (*(table[:, i].reshape(1, -1, 1) for i in range(5)), positions)
         return self._constants[key]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from weaver.utils.logger import _logger
 from weaver.utils.nn import tools
@@ -208,9 +209,9 @@ class _Run:
         self.validating = mode == "val"
         self._epoch, self._batch = arguments["epoch"], 0
         self._steps_per_epoch = arguments["steps_per_epoch"]
-        self._rank = command_line.local_rank or 0
-        first_rank = not command_line.local_rank
-        path = Path(f"{command_line.model_prefix}_seal.jsonl") if first_rank and command_line.model_prefix else None
+        self._rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        first = self._rank == 0 and command_line.model_prefix
+        path = Path(f"{command_line.model_prefix}_seal.jsonl") if first else None
         self.monitor = EpochMonitor(arguments["epoch"], mode, path, self.settings.max_excluded, arguments["tb_helper"])
         try:
             result = loop(*args, **kwargs)

@@ -201,14 +201,17 @@ def test_the_jet_of_truncated_constituents_can_be_a_formula(tmp_path: Path) -> N
     assert not any(name.startswith("@jet") for name in feature_map.ancestors("part_logptrel"))
 
 
-def test_jet_level_inputs_in_a_group_of_their_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [1, None])
+def test_jet_level_inputs_in_a_group_of_their_own(length: int | None, tmp_path: Path) -> None:
     def edit(content: dict) -> None:
         names = ["jet_pt", "jet_eta", "jet_phi", "jet_energy", "jet_mass"]
-        content["inputs"]["jet_features"] = {"length": 1, "vars": [[name, 1.0, 0.01, -1e4, 1e4] for name in names]}
+        variables = [[name, 1.0, 0.01, -1e4, 1e4] for name in names]
+        content["inputs"]["jet_features"] = {"length": length, "vars": variables}
 
     feature_map, inputs = compiled(edited_config(tmp_path, "TopLandscape_kin.yaml", edit))
     outputs, _ = feature_map(feature_map.momenta(inputs), inputs)
     whole = ~feature_map.mask(inputs).all(dim=1)
+    assert outputs[4].shape == inputs[4].shape == ((64, 5, 1) if length else (64, 5))
     assert (outputs[4] - inputs[4])[whole].abs().max() < 2e-3  # the mass is a small difference of float32 momenta
     assert "@jet_mass" in feature_map.ancestors("jet_mass")
 
