@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .batchnorm import following_statistics
 from .config import SealConfig
 from .errors import AttachmentError, ConfigError
 from .features import FeatureMap
@@ -30,7 +31,7 @@ __all__ = ["DeployedFunction", "Entry", "Ledger", "Penaliser", "strip_input", "t
 
 _STASH = "_seal_jet"
 
-_MIN_JETS_TO_SPLIT = 32
+_MIN_JETS_TO_SPLIT = 16
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,17 @@ def traceless(module: nn.Module, device: torch.device) -> Iterator[None]:
     """Evaluation mode for one pass, with float32 arithmetic, and afterwards everything as before.
 
     Flags are kept per module, since users hold frozen parts in evaluation mode. Running statistics do not
-    move in evaluation mode; trimmer counters and random streams do, and are restored.
+    move in evaluation mode, but gradients know that they follow the parameters (``batchnorm``); trimmer
+    counters and random streams do move, and are restored.
     """
     flags = [(m, m.training) for m in module.modules()]
+    normalised = [m for m, training in flags if training] if torch.is_grad_enabled() else []
     devices = [device] if device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices),
         preserve_trimmers(module),
         double_precision_pairs(module),
+        following_statistics(normalised),
         torch.autocast(device.type, enabled=False),
     ):
         try:
@@ -145,14 +149,15 @@ class DeployedFunction:
         """
         # forward, not __call__: the hooks belong to weaver's pass
         forward = self._module.forward
-        jets = len(self.finite)
+        jets = len(self._loaded[0])
         if jets < _MIN_JETS_TO_SPLIT or not has_trimmer(self._module):
             return forward(*self.inputs)
-        lengths = self._feature_map.mask(self._loaded).sum(dim=1)
-        order = lengths.repeat(jets // len(lengths)).argsort()
-        parts = order.split([jets - jets // 10, jets // 10])
+        order = self._feature_map.mask(self._loaded).sum(dim=1).argsort()
+        # in each part, too, the reference jets come first and then their transforms
+        terms = range(0, len(self.finite), jets)
+        parts = [torch.cat([part + first for first in terms]) for part in order.split([jets - jets // 10, jets // 10])]
         outputs = torch.cat([forward(*(x[part] for x in self.inputs)) for part in parts])
-        return outputs[order.argsort()]
+        return outputs[torch.cat(parts).argsort()]
 
 
 SeedSource = Callable[[int], int]

@@ -14,7 +14,7 @@ MODULES = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__i
 
 LAYERS = [
     {"errors"},
-    {"compat", "config", "conventions", "expressions", "lorentz", "schedule"},
+    {"batchnorm", "compat", "config", "conventions", "expressions", "lorentz", "schedule"},
     {"layout", "penalties"},
     {"variables"},
     {"features", "patches"},

@@ -404,3 +404,34 @@ def test_seal_section_can_stand_in_the_data_config(tmp_path) -> None:
     config = edited_config(tmp_path, "TopLandscape_kin.yaml", set_seal(fraction=0.5))
     data_config, _, _ = load_batch(config, number=1)
     assert SealConfig.from_dict(data_config.preprocess["seal"]).fraction == 0.5
+
+
+def test_frozen_normalisations_keep_constant_statistics(batch) -> None:
+    data_config, _, _ = batch
+    model = build("seal_pnet.py", data_config).train()
+    frozen = model.mod.bn_fts.eval()
+    with traceless(model, torch.device("cpu")):
+        patched = [m for m in model.modules() if "forward" in m.__dict__]
+    assert patched
+    assert frozen not in patched
+    assert not any("forward" in m.__dict__ for m in model.modules())
+
+
+@pytest.mark.slow
+def test_training_and_deployed_network_stay_together() -> None:
+    """With the statistics held fixed the network in evaluation mode falls five per cent behind."""
+    data_config, inputs, labels = load_batch(CONFIGS / "TopLandscape_kin.yaml", number=400)
+    model = build("seal_pnet.py", data_config).train()
+    ledger = attach(model, data_config, fraction=0.5)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for step in range(120):
+        rows = torch.randint(len(labels), (64,), generator=torch.Generator().manual_seed(step))
+        loss = nn.functional.cross_entropy(model(*(x[rows] for x in inputs)), labels[rows]) + mean(ledger.take())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        model.mod.trimmer.enabled = False
+        in_training = nn.functional.cross_entropy(model(*inputs), labels)
+        deployed = nn.functional.cross_entropy(model.eval()(*inputs), labels)
+    assert abs(deployed - in_training) < 0.03
