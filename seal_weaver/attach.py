@@ -29,9 +29,12 @@ from .penalties import COMPARE, gseal
 
 __all__ = ["DeployedFunction", "Entry", "Ledger", "Penaliser", "strip_input", "traceless"]
 
-_STASH = "_seal_jet"
+_STASH = "_seal_inputs"
+"""Where a network keeps its inputs between its forward pass and the hook; on the network, so that under
+DataParallel each replica has its own."""
 
-_MIN_JETS_TO_SPLIT = 16
+_LONGEST_SHARE = 10
+_MIN_LONGEST = 8  # jets; statistics of fewer rows say nothing, and calls of a few jets do not pay
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,6 @@ class Ledger:
     def __init__(self) -> None:
         self._entries: list[Entry] = []
         self._lock = threading.Lock()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Ledger:
-        return Ledger()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -117,7 +117,12 @@ def traceless(module: nn.Module, device: torch.device) -> Iterator[None]:
 class DeployedFunction:
     """momenta (M, 4, P [+ 1]) -> compared output y (M, C): feature map, network, comparison space.
 
-    After a call, ``inputs`` and ``finite`` hold what the feature map returned.
+    M is the number N of loaded jets, or a multiple of it, of which the first N are at the identity. Jets that cannot be
+    transformed get their loaded inputs in all terms, so that they contribute neither a value nor a gradient.
+
+    Attributes
+    ----------
+    usable: after a call, (N,) bool: jets whose inputs were re-derived within the tolerance and are finite
     """
 
     def __init__(
@@ -125,22 +130,38 @@ class DeployedFunction:
         module: nn.Module,
         feature_map: FeatureMap,
         loaded: Sequence[Tensor],
-        compare: str,
+        settings: SealConfig,
         vectors: torch.dtype,
     ) -> None:
         self._module = module
         self._feature_map = feature_map
         self._loaded = loaded
-        self._compare = COMPARE[compare]
+        self._settings = settings
         self._vectors = vectors
-        self.inputs: list[Tensor] = []
-        self.finite = torch.empty(0)
+        self.usable = torch.empty(0)
 
     def __call__(self, momenta: Tensor) -> Tensor:
-        self.inputs, self.finite = self._feature_map(momenta, self._loaded, self._vectors)
-        return self._compare(self._forward().float())
+        inputs, finite = self._feature_map(momenta, self._loaded, self._vectors)
+        jets = len(self._loaded[0])
+        terms = len(momenta) // jets
+        if terms > 1:
+            identity, finite_identity = [x[:jets] for x in inputs], finite[:jets]
+        else:
+            at_rest = self._feature_map.momenta(self._loaded)
+            identity, finite_identity = self._feature_map(at_rest, self._loaded)
+        deviations = self._feature_map.deviations(identity, self._loaded)
+        close = (deviations <= self._settings.tolerance).all(dim=1)
+        self.usable = finite.view(terms, jets).all(dim=0) & finite_identity & close
+        rows = self.usable.repeat(terms)
+        inputs = [
+            torch.where(
+                rows.view(-1, *(1,) * (x.dim() - 1)), x, loaded.to(x.dtype).repeat(terms, *(1,) * (x.dim() - 1))
+            )
+            for x, loaded in zip(inputs, self._feature_map.network_inputs(self._loaded), strict=True)
+        ]
+        return COMPARE[self._settings.compare](self._forward(inputs, terms).float())
 
-    def _forward(self) -> Tensor:
+    def _forward(self, inputs: list[Tensor], terms: int) -> Tensor:
         """The network's output; the longest jets apart where a trimmer would pad all jets to their length.
 
         In training weaver trims a batch to a quantile of 0.9 or more of the jets' lengths, in evaluation to
@@ -150,13 +171,15 @@ class DeployedFunction:
         # forward, not __call__: the hooks belong to weaver's pass
         forward = self._module.forward
         jets = len(self._loaded[0])
-        if jets < _MIN_JETS_TO_SPLIT or not has_trimmer(self._module):
-            return forward(*self.inputs)
+        longest = max(_MIN_LONGEST, jets // _LONGEST_SHARE)
+        if jets < 3 * longest or not has_trimmer(self._module):
+            return forward(*inputs)
         order = self._feature_map.mask(self._loaded).sum(dim=1).argsort()
         # in each part, too, the reference jets come first and then their transforms
-        terms = range(0, len(self.finite), jets)
-        parts = [torch.cat([part + first for first in terms]) for part in order.split([jets - jets // 10, jets // 10])]
-        outputs = torch.cat([forward(*(x[part] for x in self.inputs)) for part in parts])
+        parts = [
+            torch.cat([part + term * jets for term in range(terms)]) for part in order.split([jets - longest, longest])
+        ]
+        outputs = torch.cat([forward(*(x[part] for x in inputs)) for part in parts])
         return outputs[torch.cat(parts).argsort()]
 
 
@@ -196,21 +219,35 @@ class Penaliser:
         self._reuse = False
         self._root: weakref.ref[nn.Module] = lambda: None  # type: ignore[assignment]
 
-    def attach(self, module: nn.Module) -> RemovableHandle:
-        """Register the hook. It is not traced by ``torch.compile``: a traced hook recompiles every step."""
+    def attach(self, module: nn.Module) -> list[RemovableHandle]:
+        """Register the hooks; the one that computes is not traced by ``torch.compile``: it would recompile every step.
+
+        Both are plain functions, which copies of the network (weaver's FLOP counter makes one) share.
+        """
         self._root = weakref.ref(module)
-        return module.register_forward_hook(torch.compiler.disable(self._hook))
+        validating = self._validating
+
+        def keep_inputs(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            if module.training or validating():
+                module.__dict__[_STASH] = tuple(x.detach().clone() for x in args)
+
+        return [
+            # first of all: another hook may strip an input, and networks may change theirs in place
+            module.register_forward_pre_hook(keep_inputs, prepend=True),
+            module.register_forward_hook(torch.compiler.disable(self._hook)),
+        ]
 
     def _hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
-        jet = module.__dict__.pop(_STASH, None)
-        if not self._is_active(module):
+        loaded = module.__dict__.pop(_STASH, None)
+        if loaded is None or not self._is_active(module):
             return
-        loaded = list(args) if jet is None else self._with_jet(args, jet)
         with self._lock:
             if self._vectors is None:
                 self._prepare(module, loaded, output)
         replica = loaded[0].get_device() if loaded[0].is_cuda else 0
         capacity = torch.cuda.device_count() if getattr(module, "_is_replica", False) else 1
+        if self._validating():
+            self._ledger.take()  # a validation loop need not call the loss
         self._ledger.add(self._penalty(module, loaded, output, replica), max(1, capacity))
 
     def _is_active(self, module: nn.Module) -> bool:
@@ -221,13 +258,6 @@ class Penaliser:
             return torch.is_grad_enabled() and self._settings.gseal.weight > 0
         return self._validating()
 
-    def _with_jet(self, args: tuple[Tensor, ...], jet: Tensor) -> list[Tensor]:
-        loaded = list(args)
-        index = self._feature_map.layout.jet_index
-        assert index is not None
-        loaded.insert(index, jet)
-        return loaded
-
     def _prepare(self, module: nn.Module, loaded: Sequence[Tensor], output: Any) -> None:
         """Once, on the first batch: self-check, precision of the momenta, whether two passes are enough."""
         if loaded[0].device.type == "mps":
@@ -237,23 +267,38 @@ class Penaliser:
             )
         self._check_output(output)
         self._on_first_batch(self._feature_map, loaded)
-        device = loaded[0].device
+        feature_map, device = self._feature_map, loaded[0].device
         with torch.no_grad(), traceless(module, device):
             self._vectors = self._precision(module, [x[:2] for x in loaded])
             if not mode_dependent(module):
-                network = list(loaded)
-                if self._feature_map.layout.jet_index is not None:
-                    del network[self._feature_map.layout.jet_index]
-                self._reuse = torch.equal(module.forward(*network), output)
+                again = module.forward(*(x.clone() for x in feature_map.network_inputs(loaded)))
+                # without spread over the jets (a head of zeros) equality says nothing
+                self._reuse = bool(torch.equal(again, output) and output.std(dim=0).min() > 0)
+                self._vectors = torch.float32 if self._reuse else self._vectors
+            if not feature_map.groups and not self._reads_momenta(module, loaded):
+                raise AttachmentError(
+                    f"nothing that the network reads depends on the four-momenta `{feature_map.layout.momenta}`, so "
+                    "the penalty would be zero: give its inputs formulas under `seal.observables`, or list fewer "
+                    "of them under `seal.invariants`"
+                )
 
     def _precision(self, module: nn.Module, few: Sequence[Tensor]) -> torch.dtype:
         """Hand the four-momenta over in float64 if the network takes them: masses of pairs need it."""
         inputs, _ = self._feature_map(self._feature_map.momenta(few), few, torch.float64)
         try:
             module.forward(*inputs)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError:  # a layer with float32 weights reads them
             return torch.float32
         return torch.float64
+
+    def _reads_momenta(self, module: nn.Module, loaded: Sequence[Tensor]) -> bool:
+        """Whether momenta that are no Lorentz transforms of the loaded ones change the output."""
+        assert self._vectors is not None
+        p = self._feature_map.momenta(loaded)
+        outputs = [module.forward(*self._feature_map(scale * p, loaded, self._vectors)[0]) for scale in (1.0, 3.0)]
+        return not torch.equal(*outputs)
 
     def _check_output(self, output: Any) -> None:
         if not isinstance(output, Tensor) or output.dim() != 2:
@@ -266,7 +311,7 @@ class Penaliser:
                 "write `compare: output`",
             )
 
-    def _penalty(self, module: nn.Module, loaded: list[Tensor], output: Tensor, replica: int) -> Entry:
+    def _penalty(self, module: nn.Module, loaded: Sequence[Tensor], output: Tensor, replica: int) -> Entry:
         settings, device = self._settings, loaded[0].device
         jets = math.ceil(settings.fraction * len(loaded[0]))
         loaded = [x[:jets] for x in loaded]
@@ -274,38 +319,21 @@ class Penaliser:
         generator.manual_seed(self._seeds(replica))
         assert self._vectors is not None
         reuse = self._reuse and module.training and output.dtype == torch.float32
+        reference = COMPARE[settings.compare](output[:jets]) if reuse else None
         with traceless(module, device):
             momenta = self._feature_map.momenta(loaded)
             elements = random_lorentz(jets, settings.gseal.beta2_max, settings.gseal.rotations, generator)
-            function = DeployedFunction(module, self._feature_map, loaded, settings.compare, self._vectors)
-            if reuse:
-                per_jet = gseal(function, momenta, elements, COMPARE[settings.compare](output[:jets]))
-                identity, finite = self._feature_map(momenta, loaded)
-                weight = self._weight(identity, loaded, finite & function.finite)
-            else:
-                per_jet = gseal(function, momenta, elements)
-                identity = [x[:jets] for x in function.inputs]
-                weight = self._weight(identity, loaded, function.finite[:jets] & function.finite[jets:])
-            # where, not a product: an excluded jet may hold values that overflow in the network
-            per_jet = torch.where(weight, per_jet, torch.zeros_like(per_jet))
-        return Entry(total=per_jet.sum(), jets=jets, excluded=jets - weight.sum())
-
-    def _weight(self, identity: Sequence[Tensor], loaded: Sequence[Tensor], finite: Tensor) -> Tensor:
-        """(N,) bool: jets whose inputs are re-derived within the tolerance and stay finite when transformed."""
-        deviations = self._feature_map.deviations(identity, loaded)
-        return finite & (deviations <= self._settings.tolerance).all(dim=1)
+            function = DeployedFunction(module, self._feature_map, loaded, settings, self._vectors)
+            per_jet = gseal(function, momenta, elements, reference)
+            # exactly zero in most cases already, but not where the reference is the main pass's output
+            total = torch.where(function.usable, per_jet, torch.zeros_like(per_jet)).sum()
+        return Entry(total=total, jets=jets, excluded=jets - function.usable.sum())
 
 
 def strip_input(module: nn.Module, index: int, total: int) -> RemovableHandle:
-    """Take input ``index`` (the jet's four-vector) away before the network sees its ``total`` inputs.
-
-    It is kept on the module, not in a closure: under DataParallel each replica has its own.
-    """
+    """Take input ``index`` (the jet's four-vector) away before the network sees its ``total`` inputs."""
 
     def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if len(args) != total:
-            return None
-        module.__dict__[_STASH] = args[index]
-        return (*args[:index], *args[index + 1 :])
+        return (*args[:index], *args[index + 1 :]) if len(args) == total else None
 
     return module.register_forward_pre_hook(hook)

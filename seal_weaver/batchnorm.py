@@ -30,17 +30,23 @@ __all__ = ["following_statistics"]
 def following_statistics(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Let the BatchNorm layers among ``modules`` differentiate through their running statistics.
 
-    The first half of a batch must be the reference jets and the second half their transforms. Give only layers
-    that are in training mode in the main pass: frozen ones do have constant statistics.
+    The first half of a batch must be the reference jets and the second half their transforms; a network that brings
+    jets into another order before a normalisation gets the derivative of the statistics of both. Give only layers that
+    are in training mode in the main pass: frozen ones do have constant statistics. Layers with a forward function
+    of their own are left alone.
     """
-    layers = [m for m in modules if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    layers = [m for m in modules if isinstance(m, _BatchNorm) and m.running_mean is not None and _is_standard(m)]
     try:
         for layer in layers:
             layer.__dict__["forward"] = _Following(layer)
         yield
     finally:
         for layer in layers:
-            layer.__dict__.pop("forward", None)
+            del layer.__dict__["forward"]
+
+
+def _is_standard(layer: _BatchNorm) -> bool:
+    return type(layer).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward) and "forward" not in layer.__dict__
 
 
 class _Following:

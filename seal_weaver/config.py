@@ -144,6 +144,14 @@ class GSealConfig:
     beta2_max: float = _setting(0.95, _number(0.0, below=1.0))
     rotations: bool = _setting(False, _boolean)
 
+    def __post_init__(self) -> None:
+        if self.beta2_max == 0 and not self.rotations:
+            raise ConfigError(
+                "seal.gseal.beta2_max",
+                "expected a number > 0, got 0: without boosts and rotations the penalty is zero; "
+                "write `rotations: true`, or `weight: 0` to train without penalty",
+            )
+
 
 _NO_FORMULAS: Mapping[str, str] = MappingProxyType({})
 

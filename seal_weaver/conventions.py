@@ -63,8 +63,9 @@ ALTERNATIVES: dict[str, tuple[str, ...]] = {
 """Formula -> other formulas that files are known to hold under the same name; tried to explain a mismatch."""
 
 _INVARIANTS = (
-    "{0}_charge", "{0}_is*", "{0}_pid*", "{0}_pdgid", "{0}_mask", "{0}_d0*", "{0}_dz*", "{0}_dxy*",
-    "{0}_puppiw*", "{0}_quality", "{0}_normchi2", "{0}_lostInnerHits", "{0}_numberOf*", "{0}_nValid*",
+    "{0}_charge", "{0}_is[A-Z]*", "{0}_pid", "{0}_pdgid", "{0}_mask",
+    *(f"{{0}}_{name}{suffix}" for name in ("d0", "dz", "dxy") for suffix in ("", "val", "err", "sig")),
+    "{0}_puppiw", "{0}_quality", "{0}_normchi2", "{0}_lostInnerHits", "{0}_numberOf*", "{0}_nValid*",
 )  # fmt: skip
 
 

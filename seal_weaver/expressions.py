@@ -128,6 +128,7 @@ _BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,
     ast.BitAnd: operator.and_, ast.BitOr: operator.or_, ast.BitXor: operator.xor,
 }  # fmt: skip
+_BITWISE = (ast.BitAnd, ast.BitOr, ast.BitXor)
 _UNARY: dict[type, Callable[[Any], Any]] = {
     ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Invert: operator.invert,
 }  # fmt: skip
@@ -135,6 +136,11 @@ _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
     ast.Eq: operator.eq, ast.NotEq: operator.ne,
 }  # fmt: skip
+
+
+def _number(value: Any) -> Any:
+    """NumPy counts with truth values; torch does not subtract them."""
+    return value.double() if isinstance(value, Tensor) and value.dtype == torch.bool else value
 
 
 class Expression:
@@ -211,7 +217,9 @@ class _Compiler:
         if type(node.op) not in _BINARY:
             raise self.refuse(f"the operator of `{ast.unparse(node)}` is not supported")
         function, left, right = _BINARY[type(node.op)], self.compile(node.left), self.compile(node.right)
-        return lambda values: function(left(values), right(values))
+        if isinstance(node.op, _BITWISE):
+            return lambda values: function(left(values), right(values))
+        return lambda values: function(_number(left(values)), _number(right(values)))
 
     def _unaryop(self, node: ast.UnaryOp) -> Node:
         if type(node.op) not in _UNARY:

@@ -7,7 +7,7 @@ differentiable torch operations: the same formulas, standardisation, clipping an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -115,17 +115,29 @@ class FeatureMap:
         return found
 
     def momenta(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Four-momenta of the constituents, then of the jet if it has a group: (N, 4, P [+ 1]), float64."""
+        """Four-momenta of the constituents, then of the jet if it has a group: (N, 4, P [+ 1]), float64.
+
+        Energies that rounding to float32 left below |p|, as those of every fourth light constituent are, become |p|:
+        a space-like momentum that a boost turns along the beam has no rapidity.
+        """
         parts = [inputs[self.layout.momenta_index]]
         if self.layout.jet_index is not None:
             parts.append(inputs[self.layout.jet_index])
-        return torch.cat([part.detach().double() for part in parts], dim=2)
+        momenta = torch.cat([part.detach().double() for part in parts], dim=2)
+        energy = torch.maximum(momenta[:, 3], momenta[:, :3].norm(dim=1))
+        # an energy that is 0 or negative is no rounding: the jet is left out of the penalty
+        momenta[:, 3] = torch.where(momenta[:, 3] > 0, energy, momenta[:, 3])
+        return momenta
 
     def mask(self, inputs: Sequence[Tensor]) -> Tensor:
         """(N, P) bool, True for real constituents."""
         if self.layout.mask_index is None:
             return inputs[self.layout.momenta_index][:, 3] > 0
         return inputs[self.layout.mask_index][:, 0] != 0
+
+    def network_inputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The loaded inputs without the jet group, which the network does not read."""
+        return [x for i, x in enumerate(inputs) if i != self.layout.jet_index]
 
     def __call__(
         self, momenta: Tensor, inputs: Sequence[Tensor], vectors: torch.dtype = torch.float32
@@ -141,18 +153,18 @@ class FeatureMap:
         FeatureMapError: a per-particle variable stands in a group longer than the group of four-momenta
         """
         repeats = len(momenta) // len(inputs[0])
-        tiled = [x.detach().repeat(repeats, *(1,) * (x.dim() - 1)) if repeats > 1 else x for x in inputs]
+        # copies also for one repetition: a network may change its inputs in place
+        tiled = [x.detach().repeat(repeats, *(1,) * (x.dim() - 1)) for x in inputs]
         mask = self.mask(tiled)
         values = _Values(self.definitions, self.layout, momenta, mask, tiled)
         finite = values.valid_jets
-        outputs = list(tiled)
-        outputs[self.layout.momenta_index] = momenta[:, :, : self.layout.length].to(vectors)
+        outputs = self.network_inputs(tiled)
+        outputs[self.layout.position(self.layout.momenta_index)] = momenta[:, :, : self.layout.length].to(vectors)
         for group in self.groups:
             computed = self._compute(group, values)
             finite = finite & torch.isfinite(computed).flatten(1).all(dim=1)
-            outputs[group.index] = self._insert(group, torch.nan_to_num(computed, 0.0, 0.0, 0.0), tiled[group.index])
-        if self.layout.jet_index is not None:
-            del outputs[self.layout.jet_index]
+            computed = torch.nan_to_num(computed, 0.0, 0.0, 0.0)
+            outputs[self.layout.position(group.index)] = self._insert(group, computed, tiled[group.index])
         return outputs, finite
 
     def deviations(self, recomputed: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
@@ -188,7 +200,10 @@ class FeatureMap:
 
     def _fit(self, group: Group, column: Column, values: _Values) -> Tensor:
         assert column.expression is not None
-        value = column.expression(values).double()
+        try:
+            value = column.expression(values).double()
+        except RuntimeError as error:
+            raise FeatureMapError(f"inputs.{group.name}.{column.name}", f"its formula fails: {error}") from error
         length = group.length or 1
         if value.shape[1] < length and value.shape[1] == 1:
             raise FeatureMapError(
@@ -286,8 +301,3 @@ class _Values:
 
 def _masked_sum(constituents: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask[:, None], constituents, torch.zeros_like(constituents)).sum(dim=2, keepdim=True)
-
-
-def with_observables(settings: SealConfig, formulas: Mapping[str, str]) -> SealConfig:
-    """The same settings with some observables replaced; used to explain a failed self-check."""
-    return replace(settings, observables={**settings.observables, **formulas})

@@ -63,8 +63,8 @@ class EpochMonitor:
         self._jets += jets
         self._steps += 1
         if self._tb_helper and self._mode == "train":
-            task_loss, gseal, total, _ = step.tolist()
-            self._write_scalars("train", self._tb_helper.global_step, task_loss, gseal, weight, total)
+            task_loss, gseal, total, left_out = step.tolist()
+            self._write_scalars("train", self._tb_helper.global_step, task_loss, gseal, weight, total, jets, left_out)
         if not task.is_cuda or self._steps % _CHECK_EVERY == 0:
             self._check(self._on_device.tolist())
 
@@ -128,12 +128,13 @@ class EpochMonitor:
         )
         if self._tb_helper:
             mode = "train" if self._mode == "train" else "eval"
-            values = (record[key] for key in ("task_loss", "gseal", "weight", "total_loss"))
+            values = (record[key] for key in ("task_loss", "gseal", "weight", "total_loss", "jets", "excluded"))
             self._write_scalars(f"{mode} (epoch)", self._epoch, *values)
 
-    def _write_scalars(self, tag: str, step: int, task: float, gseal: float, weight: float, total: float) -> None:
-        values = {"TaskLoss": task, "GSEAL": gseal, "Weight": weight, "TotalLoss": total}
-        self._tb_helper.write_scalars([(f"SEAL/{name}/{tag}", value, step) for name, value in values.items()])
+    def _write_scalars(self, tag: str, step: int, *values: float) -> None:
+        names = ("TaskLoss", "GSEAL", "Weight", "TotalLoss", "Jets", "Excluded")
+        scalars = [(f"SEAL/{name}/{tag}", value, step) for name, value in zip(names, values, strict=True)]
+        self._tb_helper.write_scalars(scalars)
 
 
 def append_record(path: Path, record: dict[str, Any]) -> None:

@@ -11,37 +11,48 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from weaver.nn.model.ParticleTransformer import PairEmbed, SequenceTrimmer
+from weaver.nn.model.ParticleTransformer import PairEmbed
 
 __all__ = ["double_precision_pairs", "has_trimmer", "mode_dependent", "preserve_trimmers"]
 
 
+def _trimmers(module: nn.Module) -> list[nn.Module]:
+    """weaver's sequence trimmers, each network's own class; they count their calls in `_counter`."""
+    return [m for m in module.modules() if hasattr(m, "_counter") and hasattr(m, "enabled")]
+
+
 def has_trimmer(module: nn.Module) -> bool:
     """Whether the network shortens batches to their real constituents."""
-    return any(isinstance(m, SequenceTrimmer) and m.enabled for m in module.modules())
+    return any(m.enabled for m in _trimmers(module))
 
 
 def mode_dependent(module: nn.Module) -> bool:
     """Whether a known layer behaves differently in training: BatchNorm, dropout, an enabled trimmer."""
-    return any(
+    return has_trimmer(module) or any(
         isinstance(m, nn.modules.batchnorm._NormBase)
-        or (isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0)
-        or (isinstance(m, SequenceTrimmer) and m.enabled)
-        or (isinstance(m, nn.MultiheadAttention) and m.dropout > 0)
+        # torch's and weaver's names for probabilities of dropping something
+        or any(_positive(getattr(m, name, 0)) for name in ("p", "dropout", "attn_drop", "drop_prob"))
         for m in module.modules()
     )
+
+
+def _positive(probability: Any) -> bool:
+    return isinstance(probability, (int, float)) and probability > 0
 
 
 @contextmanager
 def preserve_trimmers(module: nn.Module) -> Iterator[None]:
     """Restore the call counters of weaver's trimmers, which count evaluation passes, too."""
-    trimmers = [m for m in module.modules() if isinstance(m, SequenceTrimmer)]
-    counters = [m._counter.clone() for m in trimmers]
+    trimmers: list[Any] = _trimmers(module)
+    counters = [m._counter.clone() if isinstance(m._counter, Tensor) else m._counter for m in trimmers]
     try:
         yield
     finally:
         for trimmer, counter in zip(trimmers, counters, strict=True):
-            trimmer._counter.copy_(counter)
+            if isinstance(counter, Tensor):
+                trimmer._counter.copy_(counter)
+            else:
+                trimmer._counter = counter
 
 
 @contextmanager

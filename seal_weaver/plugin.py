@@ -83,6 +83,14 @@ class _Plugin:
         self._base_train = get_train_fn
         self._base_evaluate = get_evaluate_fn
         self._run = _Run()
+        self._model_built = False
+
+    def _require_own_model(self, function: str) -> None:
+        if not self._model_built:
+            raise AttachmentError(
+                f"`{function}` of this network config is SEAL's, but `get_model` is not: expected the one that "
+                "`with_seal` returns. Put the two lines with `with_seal` at the end of the network config"
+            )
 
     @_loud
     def get_model(self, data_config: Any, **options: Any) -> Any:
@@ -93,12 +101,10 @@ class _Plugin:
         model, *rest = self._base_model(data_config, **_rest(options))
         # without SEAL, and for export, an extra jet group must still not reach the network
         jet = (settings or load_settings(data_config.preprocess.get("seal") or None, None) or SealConfig()).jet
-        if jet is not None:
-            names = tuple(data_config.input_names)
-            if jet not in names:
-                raise ConfigError("seal.jet", f"the data config has no input group {jet!r}; it has {', '.join(names)}")
+        names = tuple(data_config.input_names)
+        if jet in names:
             strip_input(model, names.index(jet), len(names))
-        self._run = _Run()
+        self._run, self._model_built = _Run(), True
         if settings is None:
             _logger.info("SEAL is switched off: plain weaver training")
         elif not options.get("for_inference"):
@@ -108,17 +114,21 @@ class _Plugin:
 
     @_loud
     def get_loss(self, data_config: Any, **options: Any) -> Any:
+        self._require_own_model("get_loss")
         base = self._base_loss or (lambda data_config, **options: nn.CrossEntropyLoss())
         loss = base(data_config, **_rest(options))
         return SealLoss(loss, self._run) if self._run.settings is not None else loss
 
     @_loud
     def get_train_fn(self, data_config: Any, **options: Any) -> Callable[..., Any]:
+        self._require_own_model("get_train_fn")
         custom = self._base_train(data_config, **_rest(options)) if self._base_train else None
+        self._run.loops_wrapped = True
         return self._run.around(custom, tools.train_classification, tools.train_regression, "train")
 
     @_loud
     def get_evaluate_fn(self, data_config: Any, **options: Any) -> Callable[..., Any]:
+        self._require_own_model("get_evaluate_fn")
         custom = self._base_evaluate(data_config, **_rest(options)) if self._base_evaluate else None
         return self._run.around(custom, tools.evaluate_classification, tools.evaluate_regression, "val")
 
@@ -130,6 +140,8 @@ class _Run:
         self.settings = settings
         self.ledger = Ledger()
         self.monitor: EpochMonitor | None = None
+        self.loops_wrapped = False
+        self.problem: SealError | None = None
         self.validating = False
         self._seed = seed
         self._rank = 0
@@ -138,15 +150,18 @@ class _Run:
         self._batch = 0
         self._training_weight: float | None = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Run:
-        return _Run()
-
     def attach(self, model: nn.Module, data_config: Any) -> None:
-        """Compile the feature map and register the hook."""
+        """Compile the feature map and register the hooks."""
         assert self.settings is not None
         settings = self.settings
-        feature_map = FeatureMap.compile(data_config, settings)
         _logger.info("SEAL settings: %s", settings.describe())
+        try:
+            feature_map = FeatureMap.compile(data_config, settings)
+        except SealError as problem:
+            # prediction works with any data config; training does not get past its first loss
+            self.problem = problem
+            _logger.warning("SEAL cannot train with this data config: %s", problem)
+            return
         if feature_map.undeclared:
             _logger.warning(
                 "SEAL holds these inputs fixed under Lorentz transformations: %s. If they change, give them a formula "
@@ -182,6 +197,16 @@ class _Run:
         assert self.settings is not None
         return self.monitor is not None and not self.validating and self.settings.gseal.weight > 0
 
+    def require_ready(self) -> None:
+        """Raise what stands against a training: a data config that cannot be used, or loops that are not SEAL's."""
+        if self.problem is not None:
+            raise self.problem
+        if not self.loops_wrapped:
+            raise AttachmentError(
+                "the network config lacks SEAL's training functions: expected all four of `get_model, get_loss, "
+                "get_train_fn, get_evaluate_fn = with_seal(...)`; without them nothing is logged or checked"
+            )
+
     def next_step(self) -> None:
         self._batch += 1
 
@@ -206,16 +231,17 @@ class _Run:
 
     def _epoch_of(self, loop: Any, mode: str, arguments: Any, command_line: Any, args: Any, kwargs: Any) -> Any:
         assert self.settings is not None
+        self.require_ready()
         self.validating = mode == "val"
         self._epoch, self._batch = arguments["epoch"], 0
         self._steps_per_epoch = arguments["steps_per_epoch"]
-        self._rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        self._rank = _rank()
         first = self._rank == 0 and command_line.model_prefix
         path = Path(f"{command_line.model_prefix}_seal.jsonl") if first else None
         self.monitor = EpochMonitor(arguments["epoch"], mode, path, self.settings.max_excluded, arguments["tb_helper"])
         try:
             result = loop(*args, **kwargs)
-            if len(self.ledger):
+            if len(self.ledger) and not self.validating:
                 raise AttachmentError(
                     "the last penalty of the epoch was never added to the loss; is `get_loss` SEAL's?"
                 )
@@ -241,6 +267,7 @@ class SealLoss:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         run = self._run
+        run.require_ready()
         task = self._task_loss(*args, **kwargs)
         entries = run.ledger.take()
         if not entries:
@@ -288,9 +315,15 @@ def _seed(option: Any) -> int:
         return torch.initial_seed()
     if isinstance(option, bool) or not isinstance(option, int) or option < 0:
         raise ConfigError("-o seed", f"expected a whole number >= 0, got {option!r} ({type(option).__name__})")
-    torch.manual_seed(option)
-    np.random.seed(option % 2**32)
+    # ranks with the same number on two nodes read the same files; they must not shuffle them alike, too
+    rank = _rank()
+    torch.manual_seed(option + rank)
+    np.random.seed((option + rank) % 2**32)
     return option
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def _bind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, product
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from .config import SealConfig
 from .conventions import ALTERNATIVES, CONVENTIONS
 from .errors import SelfCheckError
-from .features import FeatureMap, with_observables
+from .features import FeatureMap
 
 __all__ = ["CheckResult", "VariableCheck", "check_inputs", "require_consistency", "significantly_above"]
 
@@ -120,8 +120,8 @@ def _deviations(feature_map: FeatureMap, inputs: Sequence[Tensor], scale: float 
 
 
 def _space_like_share(feature_map: FeatureMap, inputs: Sequence[Tensor]) -> float:
-    """Share of real constituents with E < |p| beyond rounding."""
-    momenta = feature_map.momenta(inputs)[:, :, : feature_map.layout.length]
+    """Share of real constituents with E < |p| beyond rounding, as loaded."""
+    momenta = inputs[feature_map.layout.momenta_index].double()
     real = feature_map.mask(inputs)
     momentum = momenta[:, :3].norm(dim=1)
     space_like = real & (momenta[:, 3] < (1.0 - _SPACE_LIKE_TOLERANCE) * momentum)
@@ -135,7 +135,10 @@ def _likely_cause(feature_map: FeatureMap, inputs: Sequence[Tensor], settings: S
 
     with torch.no_grad():
         for formulas in _other_conventions(feature_map, settings):
-            if excluded(FeatureMap.compile(data_config, with_observables(settings, formulas))) <= settings.max_excluded:
+            if (
+                excluded(FeatureMap.compile(data_config, _with_observables(settings, formulas)))
+                <= settings.max_excluded
+            ):
                 text = ", ".join(f"{name}: {formula}" for name, formula in formulas.items())
                 return f"another convention; write under preprocess.seal of the data config: observables: {{{text}}}"
         for scale, unit in ((1e-3, "MeV"), (1e3, "TeV")):
@@ -145,6 +148,10 @@ def _likely_cause(feature_map: FeatureMap, inputs: Sequence[Tensor], settings: S
                     "convert the momenta in new_variables"
                 )
         return _cause_from_pattern(feature_map, inputs, settings.tolerance)
+
+
+def _with_observables(settings: SealConfig, formulas: dict[str, str]) -> SealConfig:
+    return replace(settings, observables={**settings.observables, **formulas})
 
 
 def _other_conventions(feature_map: FeatureMap, settings: SealConfig) -> list[dict[str, str]]:

@@ -122,8 +122,6 @@ class Resolver:
         text = str(self._config.var_funcs[name])
         names = _referenced(text)
         if not any(self._is_kinematic(other, group, stack) for other in names):
-            if is_known_invariant(name):
-                self.undeclared = [other for other in self.undeclared if other not in names]
             return self._hold(name)
         return self._compile(name, text, group, stack, str, "derived", where="new_variables")
 

@@ -187,7 +187,7 @@ def test_exact_symmetries_of_particletransformer_hold_to_float_precision(name: s
     p = feature_map.momenta(inputs)
     elements = exponential(torch.full((len(p), 1), angle), generators([name]))
     with torch.no_grad(), traceless(model, torch.device("cpu")):
-        function = DeployedFunction(model, feature_map, inputs, "output", torch.float64)
+        function = DeployedFunction(model, feature_map, inputs, SealConfig(compare="output"), torch.float64)
         y = [function(q) for q in (p, transform(elements, p))]
     assert (y[1] - y[0]).abs().max() < 1e-5
     with torch.no_grad():
@@ -205,9 +205,9 @@ def test_splitting_off_the_longest_jets_changes_nothing(batch) -> None:
     lengths: list[int] = []
     model.mod.bn_fts.register_forward_hook(lambda m, args, out: lengths.append(args[0].shape[2]))
     with torch.no_grad(), traceless(model, torch.device("cpu")):
-        function = DeployedFunction(model, feature_map, inputs, "output", torch.float64)
+        function = DeployedFunction(model, feature_map, inputs, SealConfig(compare="output"), torch.float64)
         split = function(p)
-        whole = model.forward(*function.inputs)
+        whole = model.forward(*feature_map(p, inputs, torch.float64)[0])
     assert len(lengths) == 3
     assert lengths[0] < lengths[1] == lengths[2]
     assert torch.allclose(split, whole, atol=1e-5)
@@ -238,7 +238,7 @@ def test_a_network_without_modes_is_run_twice_not_three_times(batch) -> None:
     feature_map = FeatureMap.compile(data_config, SealConfig())
     p = feature_map.momenta(inputs)
     elements = random_lorentz(len(p), 0.95, False, torch.Generator().manual_seed(7))
-    function = DeployedFunction(network, feature_map, inputs, "probability", torch.float32)
+    function = DeployedFunction(network, feature_map, inputs, SealConfig(), torch.float32)
     assert torch.allclose(penalty, gseal(function, p, elements).mean(), rtol=1e-3)
 
 
@@ -261,7 +261,84 @@ def test_jets_that_cannot_be_transformed_have_weight_zero_and_count_in_the_mean(
     model(*inputs)
     (entry,) = ledger.take()
     assert (entry.jets, int(entry.excluded)) == (48, 12)
-    assert torch.isfinite(entry.total)
+    good = FeatureMap.compile(data_config, SealConfig())
+    p = good.momenta(inputs)
+    elements = random_lorentz(48, 0.95, False, torch.Generator().manual_seed(7))
+    with torch.no_grad(), traceless(model, torch.device("cpu")):
+        function = DeployedFunction(model, good, inputs, SealConfig(), torch.float64)
+        per_jet = gseal(function, p, elements)
+    assert torch.equal(per_jet[:12], torch.zeros(12))
+    assert torch.allclose(entry.total, per_jet[12:].sum(), rtol=1e-4)
+    entry.total.backward()
+    assert all(torch.isfinite(q.grad).all() for q in model.parameters() if q.grad is not None)
+
+
+class Fragile(nn.Module):
+    """NaN for jets with large features, and what else a penalty pass must survive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(7, 2)
+        self.seen: list[tuple[torch.dtype, bool]] = []
+
+    def forward(self, points, features, vectors, mask):
+        hidden = self.linear((features * mask).mean(dim=2))
+        self.seen.append((hidden.dtype, self.training))
+        if not self.training:
+            hidden = hidden + 1e-3 * torch.rand_like(hidden)  # draws random numbers in evaluation mode
+        features.masked_fill_(mask == 0, 1e9)  # changes its input in place, as ParticleNeXt does
+        return hidden + torch.log(5.0 - features[:, :1, 0].clamp(max=6.0)) * 0.1
+
+
+def test_in_place_networks_that_draw_random_numbers_and_autocast(batch) -> None:
+    data_config, inputs, _ = batch
+    network = Fragile().train()
+    ledger = attach(network, data_config)
+    stream = torch.get_rng_state()
+    for _ in range(2):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            network(*(x.clone() for x in inputs))
+        (entry,) = ledger.take()
+        assert int(entry.excluded) == 0
+    assert torch.equal(stream, torch.get_rng_state())
+    assert network.seen[-1] == (torch.float32, False), "the penalty pass runs in float32"
+    assert (torch.bfloat16, True) in network.seen, "the main pass does not"
+
+
+def test_excluded_jets_have_no_gradient_even_where_the_network_fails(batch) -> None:
+    data_config, inputs, _ = batch
+    network = Fragile().train()
+    ledger = attach(network, data_config)
+    inputs[2][3] *= 1e4  # momenta that contradict the features, and would give NaN
+    network(*(x.clone() for x in inputs))
+    (entry,) = ledger.take()
+    assert int(entry.excluded) == 1
+    entry.total.backward()
+    assert torch.isfinite(network.linear.weight.grad).all()
+
+
+def test_a_penalty_that_would_always_be_zero_is_refused(batch) -> None:
+    data_config, inputs, _ = batch
+    invariants = ["part_deta", "part_dphi", "part_pt_log", "part_e_log", "part_logptrel", "part_logerel", "part_deltaR"]
+    model = build("seal_pnet.py", data_config).train()
+    attach(model, data_config, invariants=invariants)
+    with pytest.raises(AttachmentError, match="nothing that the network reads depends on the four-momenta"):
+        model(*inputs)
+    model = build("seal_part.py", data_config).train()  # reads the momenta themselves
+    ledger = attach(model, data_config, invariants=invariants)
+    model(*inputs)
+    assert mean(ledger.take()) > 0
+
+
+def test_space_like_rounding_along_the_beam_does_not_reach_the_network(batch) -> None:
+    """ParticleTransformer takes the logarithm of 1 + 2 pz / (E - pz)."""
+    data_config, inputs, _ = batch
+    vectors = inputs[2]
+    vectors[0, :, 0] = torch.tensor([1e-4, 0.0, -100.0, 99.99999])
+    feature_map = FeatureMap.compile(data_config, SealConfig())
+    p = feature_map.momenta(inputs)
+    assert (p[:, 3] >= p[:, :3].norm(dim=1))[feature_map.mask(inputs)].all()
+    assert torch.allclose(p[:, 3], vectors[:, 3].double(), rtol=1e-6)
 
 
 def test_the_hook_is_silent_where_weaver_does_not_train(batch) -> None:
@@ -302,19 +379,6 @@ def test_an_unconsumed_penalty_stops_the_next_step(batch) -> None:
     model(*inputs)
     with pytest.raises(AttachmentError, match="the penalty of the last step was never added to the loss"):
         model(*inputs)
-
-
-def test_autocast_does_not_reach_the_penalty(batch) -> None:
-    data_config, inputs, _ = batch
-    penalties = []
-    for enabled in (False, True):
-        model = build("seal_part.py", data_config).train()
-        ledger = attach(model, data_config)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            model(*inputs)
-        penalties.append(mean(ledger.take()))
-    # the main pass's bf16 batch statistics enter the running averages: per cent, not orders of magnitude
-    assert torch.allclose(penalties[0], penalties[1], rtol=0.2)
 
 
 class OneOutput(ModeIndependent):
@@ -358,7 +422,7 @@ def test_the_jet_group_is_stripped_and_reaches_the_penalty(tmp_path) -> None:
     model(*inputs)
     (entry,) = ledger.take()
     assert int(entry.excluded) == 0, "truncated jets are exact with the jet's own four-momentum"
-    assert "_seal_jet" not in model.__dict__
+    assert not [name for name in model.__dict__ if name.startswith("_seal")]
 
 
 def test_strip_input_leaves_shorter_calls_alone() -> None:
@@ -384,10 +448,9 @@ def test_float32_networks_get_float32_momenta(batch) -> None:
     assert seen[-1] == torch.float32
 
 
-def test_ledger_is_emptied_by_taking_and_copies_are_inert() -> None:
+def test_ledger_is_emptied_by_taking() -> None:
     ledger = Ledger()
     ledger.add(Entry(torch.ones(()), 1, torch.zeros(())))
-    assert len(copy.deepcopy(ledger)) == 0
     assert len(ledger.take()) == 1
     assert ledger.take() == []
 

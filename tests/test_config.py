@@ -29,6 +29,11 @@ def test_no_section_means_the_defaults() -> None:
         ({"gseal": {"weight": float("nan")}}, "seal.gseal.weight: expected a number >= 0, got nan (float)"),
         ({"gseal": {"weight": True}}, "seal.gseal.weight: expected a number >= 0, got True (bool)"),
         ({"gseal": {"beta2_max": 1}}, "seal.gseal.beta2_max: expected a number >= 0 and < 1, got 1 (int)"),
+        (
+            {"gseal": {"beta2_max": 0}},
+            "seal.gseal.beta2_max: expected a number > 0, got 0: without boosts and rotations the penalty is zero; "
+            "write `rotations: true`, or `weight: 0` to train without penalty",
+        ),
         ({"gseal": {"rotations": 1}}, "seal.gseal.rotations: expected true or false, got 1 (int)"),
         (
             {"gseal": {"wieght": 1}},

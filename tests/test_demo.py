@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import uproot
 import yaml
 from conftest import CONFIGS, JETS, ROOT, load_batch
 
 from seal_weaver.config import load_settings
 from seal_weaver.features import FeatureMap
+from seal_weaver.lorentz import boost_from_velocity, transform
 
 FLOAT32 = 1e-4
 """Rounding of float32 inputs after logarithms and differences of angles."""
@@ -199,6 +201,24 @@ def test_inputs_of_the_demo_are_reproduced_from_the_momenta() -> None:
     assert finite.all()
     assert feature_map.mask(inputs).all(dim=1).any(), "some jets are truncated here"
     assert feature_map.deviations(outputs, inputs).max() < FLOAT32
+
+
+def test_boosted_inputs_of_the_demo_are_those_of_the_boost_command(tmp_path: Path) -> None:
+    """The penalty sees in training what the test on boosted jets will show, truncated jets included."""
+    from seal_weaver.samples.boost import boost_sample, random_velocities
+
+    boost_sample(JETS, tmp_path / "boosted.root", seed=5, progress=False)
+    beta = random_velocities(200, 0.95, np.random.default_rng(5))
+    beta = torch.from_numpy(np.stack([np.asarray(beta[component]) for component in "xyz"], axis=1))
+    config, inputs, _ = load_batch(CONFIGS / "demo_top.yaml", JETS, 200)
+    _, boosted, _ = load_batch(CONFIGS / "demo_top.yaml", tmp_path / "boosted.root", 200)
+    settings = load_settings(config.preprocess["seal"], None)
+    assert settings is not None
+    feature_map = FeatureMap.compile(config, settings)
+    outputs, _ = feature_map(transform(boost_from_velocity(beta), feature_map.momenta(inputs)), inputs)
+    assert list(config.input_names)[-1] == "jet_vectors"
+    for output, wanted in zip(outputs, boosted[:-1], strict=True):
+        assert ((output - wanted) / wanted.abs().clamp(min=1.0)).abs().max() < 10 * FLOAT32
 
 
 def test_features_of_the_demo_are_those_of_the_full_config() -> None:

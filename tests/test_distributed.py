@@ -29,14 +29,18 @@ def train(rank: int, folder: Path, distributed: bool) -> dict[str, torch.Tensor]
     spec = spec_from_file_location("network", NETWORKS / "seal_pnet.py")
     network = module_from_spec(spec)
     spec.loader.exec_module(network)
-    data_config, inputs, labels = load_batch(CONFIGS / "TopLandscape_kin.yaml", number=2 * JETS_PER_RANK)
-    shard = slice(rank * JETS_PER_RANK, (rank + 1) * JETS_PER_RANK)
+    torch.manual_seed(4)
+    data_config, inputs, labels = load_batch(CONFIGS / "TopLandscape_kin.yaml", number=JETS_PER_RANK)
+    shard = slice(JETS_PER_RANK)  # the same jets on both ranks: only the boosts differ
     batch = (
         {n: x[shard] for n, x in zip(data_config.input_names, inputs, strict=True)},
         {"_label_": labels[shard]},
         {},
     )
     model, _ = network.get_model(data_config, **OPTIONS)
+    if not distributed:  # DDP hands out rank 0's parameters, whose seed differs from rank 1's
+        for parameter in model.parameters():
+            dist.broadcast(parameter.data, src=0)
     loss = network.get_loss(data_config, **OPTIONS)
     loop = network.get_train_fn(data_config, **OPTIONS)
     inner = model

@@ -51,7 +51,7 @@ EXPRESSIONS = [
         for name in FUNCTIONS
     ),
     "x + 2*y - j/z", "-x**2 + (+y) % 0.3", "x // 0.3", "np.pi * x + math.e", "(x > 0.5) & (y <= 0.2) | ~(z != 3)",
-    "(x < y) ^ (x >= 0.4)", "x[:, :2] * 3", "ak.sum(x[:, :2], axis=1) / j", "numpy.log(x / j)", "_clip(y, -0.3, 0.4)",
+    "(x < y) ^ (x >= 0.4)", "x[:, :2] * 3", "ak.sum(x[:, :2], axis=1) / j", "numpy.log(x / j)", "1 - (x > 0.5) * (y < 0.1)", "_clip(y, -0.3, 0.4)",
     "np.sum(x * y, axis=1)",
 ]  # fmt: skip
 

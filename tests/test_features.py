@@ -51,7 +51,7 @@ def test_identity_reproduces_the_loaded_inputs(name: str, rich_jets: Path) -> No
         assert (output - loaded)[whole].abs().max() < FLOAT32, group
 
 
-@pytest.mark.parametrize("name", ALL_CONFIGS)
+@pytest.mark.parametrize("name", [name for name in ALL_CONFIGS if name != "demo_top.yaml"])  # needs `jet`
 def test_configs_work_unmodified_without_a_seal_section(name: str, tmp_path: Path, rich_jets: Path) -> None:
     config = edited_config(tmp_path, name, lambda content: content["preprocess"].pop("seal"))
     feature_map, inputs = compiled(config, rich_jets)
@@ -74,7 +74,7 @@ def test_boosted_inputs_equal_weavers_on_a_boosted_file(name: str, tmp_path: Pat
     outputs, finite = feature_map(moved, inputs)
     whole = ~feature_map.mask(inputs).all(dim=1)
     assert finite[whole].all()
-    for output, wanted in zip(outputs, expected, strict=True):
+    for output, wanted in zip(outputs, feature_map.network_inputs(expected), strict=True):
         scale = wanted.abs().clamp(min=1.0)
         assert ((output - wanted) / scale)[whole].abs().max() < 5 * FLOAT32
 
@@ -232,6 +232,8 @@ def quantities(number: int = 64) -> dict[str, ak.Array]:
     p = vector.zip(
         {name: ak.values_astype(jets[f"part_{name}"][:number], "float64") for name in ("px", "py", "pz", "energy")}
     )
+    # momenta left space-like by rounding to float32 are taken as light-like
+    p = vector.zip({"px": p.px, "py": p.py, "pz": p.pz, "energy": np.maximum(p.energy, p.mag)})
     jet = ak.sum(p, axis=1)
     sign = ak.where(jet.eta < 0, -1, 1)
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from conftest import (
     write_jets,
 )
 
-from seal_weaver.errors import AttachmentError, ConfigError, SealError, SelfCheckError
+from seal_weaver.errors import AttachmentError, ConfigError, FeatureMapError, SealError, SelfCheckError
 
 TOP = CONFIGS / "TopLandscape_kin.yaml"
 PNET, PART = NETWORKS / "seal_pnet.py", NETWORKS / "seal_part.py"
@@ -132,6 +133,29 @@ def test_a_resumed_run_continues_schedule_random_numbers_and_log(run_weaver, top
         (x["epoch"], x["mode"], x["weight"]) for x in records(part)
     ]
     assert [line["weight"] for line in records(whole)][-1] == 1.0
+
+
+def test_every_step_draws_its_own_boosts(top: Path) -> None:
+    """The same batch and the same network twice: only the transformations differ."""
+    from conftest import load_batch
+
+    spec = spec_from_file_location("network", PNET)
+    network = module_from_spec(spec)
+    spec.loader.exec_module(network)
+    data_config, inputs, labels = load_batch(top, number=32)
+    options = {"conv_params": [(4, (8, 8))], "fc_params": [(8, 0.0)], "use_fts_bn": False}
+    model, _ = network.get_model(data_config, **options)
+    loss = network.get_loss(data_config, **options)
+    network.get_train_fn(data_config, **options)
+    model.train()
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            layer.eval()
+    model.mod.trimmer.enabled = False
+    task = torch.nn.functional.cross_entropy(model(*inputs), labels)
+    loss._run.ledger.take()
+    penalties = [float(loss(model(*inputs), labels) - task) for _ in range(3)]
+    assert len(set(penalties)) == 3
 
 
 def test_lr_finder(run_weaver, top: Path, tmp_path: Path) -> None:
@@ -275,6 +299,55 @@ def test_a_network_config_without_seals_loss_stops_at_the_second_step(run_weaver
         run_weaver(wrapped(tmp_path, body), top, *SMALL_PNET)
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            TWO_LINES + "\nget_model = plain.get_model",
+            "`get_loss` of this network config is SEAL's, but `get_model` is not",
+        ),
+        ("get_model = plain.get_model\nget_loss = with_seal(get_model)[1]", "but `get_model` is not"),
+        ("get_model, get_loss = with_seal(plain.get_model, plain.get_loss)[:2]", "lacks SEAL's training functions"),
+    ],
+)
+def test_half_attached_network_configs_do_not_train(
+    body: str, message: str, run_weaver, top: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(AttachmentError, match=message):
+        run_weaver(wrapped(tmp_path, body), top, *SMALL_PNET)
+
+
+def test_a_validation_loop_need_not_call_the_loss(run_weaver, top: Path, tmp_path: Path) -> None:
+    body = """
+from weaver.utils.nn import tools
+def get_evaluate_fn(data_config, **options):
+    def evaluate(*args, **kwargs):
+        kwargs["loss_func"] = None
+        return tools.evaluate_classification(*args, **kwargs)
+    return evaluate
+get_model, get_loss, get_train_fn, get_evaluate_fn = with_seal(
+    plain.get_model, plain.get_loss, None, get_evaluate_fn)
+"""
+    prefix = run_weaver(wrapped(tmp_path, body), top, *SMALL_PNET)
+    assert [line["mode"] for line in records(prefix)] == ["train"]
+
+
+def test_prediction_works_with_a_data_config_that_cannot_train(run_weaver, top: Path, tmp_path: Path) -> None:
+    """As for an exported graph, whose inputs are fewer."""
+    prefix = run_weaver(PNET, top, *SMALL_PNET)
+    graph = tmp_path / "graph.onnx"
+    run_weaver(PNET, top, *SMALL_PNET, "--export-onnx", str(graph), prefix="run/net_epoch-0_state.pt")
+    reduced = edited_config(tmp_path, TOP.name, delete_vectors)
+    output = tmp_path / "scores.root"
+    run_weaver(
+        PNET, reduced, *SMALL_PNET, "--predict", "--data-test", str(JETS), "--predict-output", str(output), prefix="graph.onnx"
+    )  # fmt: skip
+    assert uproot.open(output)["Events"].num_entries == 400
+    with pytest.raises(FeatureMapError, match="seal.momenta: expected exactly one input group"):
+        run_weaver(PNET, reduced, *SMALL_PNET, prefix="again/net")
+    assert prefix.parent.exists()
+
+
 def test_a_model_copied_after_get_model_stops_the_training(run_weaver, top: Path, tmp_path: Path) -> None:
     body = (
         TWO_LINES
@@ -304,7 +377,6 @@ def delete_vectors(content: dict) -> None:
         (None, ["-o", "sael", "False"], "-o sael: unknown option"),
         (None, ["-o", "seed", "-1"], "-o seed: expected a whole number >= 0, got -1"),
         (None, ["-o", "seal", "'nowhere.yaml'"], "-o seal: cannot read the settings file 'nowhere.yaml'"),
-        (set_seal(jet="jet_vectors"), [], "seal.jet: the data config has no input group 'jet_vectors'"),
     ],
 )
 def test_wrong_settings_stop_before_training(edit, options, message: str, run_weaver, tmp_path: Path) -> None:
