@@ -59,6 +59,7 @@ class Stepper:
         self.model, _ = module.get_model(data_config, seal=seal, seed=1)
         self.model.to(device).train()
         self.loss = module.get_loss(data_config, seal=seal)
+        module.get_evaluate_fn(data_config, seal=seal)  # weaver asks for it, too; only then the loss trains
         self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
         self.device = device
 

@@ -123,13 +123,14 @@ class _Plugin:
     def get_train_fn(self, data_config: Any, **options: Any) -> Callable[..., Any]:
         self._require_own_model("get_train_fn")
         custom = self._base_train(data_config, **_rest(options)) if self._base_train else None
-        self._run.loops_wrapped = True
         return self._run.around(custom, tools.train_classification, tools.train_regression, "train")
 
     @_loud
     def get_evaluate_fn(self, data_config: Any, **options: Any) -> Callable[..., Any]:
         self._require_own_model("get_evaluate_fn")
         custom = self._base_evaluate(data_config, **_rest(options)) if self._base_evaluate else None
+        # weaver asks for this one last, and takes its own loops for both if either is missing
+        self._run.loops_wrapped = True
         return self._run.around(custom, tools.evaluate_classification, tools.evaluate_regression, "val")
 
 

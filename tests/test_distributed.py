@@ -43,6 +43,7 @@ def train(rank: int, folder: Path, distributed: bool) -> dict[str, torch.Tensor]
             dist.broadcast(parameter.data, src=0)
     loss = network.get_loss(data_config, **OPTIONS)
     loop = network.get_train_fn(data_config, **OPTIONS)
+    network.get_evaluate_fn(data_config, **OPTIONS)
     inner = model
     if distributed:
         model = torch.nn.parallel.DistributedDataParallel(model)

@@ -146,7 +146,7 @@ def test_every_step_draws_its_own_boosts(top: Path) -> None:
     options = {"conv_params": [(4, (8, 8))], "fc_params": [(8, 0.0)], "use_fts_bn": False}
     model, _ = network.get_model(data_config, **options)
     loss = network.get_loss(data_config, **options)
-    network.get_train_fn(data_config, **options)
+    network.get_evaluate_fn(data_config, **options)
     model.train()
     for layer in model.modules():
         if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
@@ -308,6 +308,7 @@ def test_a_network_config_without_seals_loss_stops_at_the_second_step(run_weaver
         ),
         ("get_model = plain.get_model\nget_loss = with_seal(get_model)[1]", "but `get_model` is not"),
         ("get_model, get_loss = with_seal(plain.get_model, plain.get_loss)[:2]", "lacks SEAL's training functions"),
+        ("get_model, get_loss, get_train_fn = with_seal(plain.get_model, plain.get_loss)[:3]", "lacks SEAL's training"),
     ],
 )
 def test_half_attached_network_configs_do_not_train(
