@@ -12,6 +12,7 @@ import argparse
 import json
 import platform
 import time
+from collections.abc import Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -92,10 +93,12 @@ def time_feature_map(data_config: Any, inputs: list[torch.Tensor], repeats: int 
     return float(np.median(times[1:]))
 
 
-def measure(network: str, data_config: Any, batches: list[Any], device: torch.device) -> dict[str, Any]:
+def measure(
+    network: str, data_config: Any, batches: list[Any], device: torch.device, fractions: Sequence[float]
+) -> dict[str, Any]:
     """Ratios of step times, a plain and a penalised step taking turns on each batch."""
     result: dict[str, Any] = {"plain_step_s": [], "ratio": {}}
-    for fraction in FRACTIONS:
+    for fraction in fractions:
         plain = Stepper(network, data_config, False, device)
         penalised = Stepper(network, data_config, {"fraction": fraction}, device)
         times = [
@@ -119,6 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jets", type=Path, required=True, help="ROOT file with the project's branches")
     parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--fraction", nargs="+", type=float, default=list(FRACTIONS))
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=8, help="counted steps after the warm-up")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -135,7 +139,7 @@ def main() -> None:
         "steps": options.steps,
     }
     for network in options.network:
-        result[network] = measure(network, data_config, batches, device)
+        result[network] = measure(network, data_config, batches, device, options.fraction)
     print(json.dumps(result, indent=2))
     if options.output:
         options.output.write_text(json.dumps(result, indent=2) + "\n")

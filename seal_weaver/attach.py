@@ -245,10 +245,10 @@ class Penaliser:
             if self._vectors is None:
                 self._prepare(module, loaded, output)
         replica = loaded[0].get_device() if loaded[0].is_cuda else 0
-        capacity = torch.cuda.device_count() if getattr(module, "_is_replica", False) else 1
-        if self._validating():
-            self._ledger.take()  # a validation loop need not call the loss
-        self._ledger.add(self._penalty(module, loaded, output, replica), max(1, capacity))
+        capacity = max(1, torch.cuda.device_count()) if getattr(module, "_is_replica", False) else 1
+        if self._validating() and len(self._ledger) >= capacity:
+            self._ledger.take()  # a validation loop need not call the loss; other replicas' entries of this step stay
+        self._ledger.add(self._penalty(module, loaded, output, replica), capacity)
 
     def _is_active(self, module: nn.Module) -> bool:
         """Only for the network itself or its DataParallel replicas; copies (FLOP counting) stay silent."""
