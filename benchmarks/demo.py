@@ -377,13 +377,13 @@ def draw_roc(labels: np.ndarray, scores: Scores) -> Figure:
 def draw_training(records: Sequence[Mapping[str, Any]]) -> Figure:
     """Task loss and penalty of each epoch of the GSEAL training."""
     with canvas(1.1 * WIDTH, rows=2) as (figure, panels):
-        for axes, (key, label) in zip(
-            panels, {"task_loss": "Task loss", "gseal": "GSEAL penalty"}.items(), strict=True
-        ):
+        task, penalty = (lambda record: record["task_loss"]), (lambda record: record["gseal"]["penalty"])
+        for axes, label, value in zip(panels, ("Task loss", "GSEAL penalty"), (task, penalty), strict=True):
             for mode, style, name in (("train", "-", "training"), ("val", "--", "validation")):
                 chosen = [record for record in records if record["mode"] == mode]
                 epochs = [record["epoch"] + 1 for record in chosen]
-                axes.plot(epochs, [r[key] for r in chosen], style, marker="o", ms=2, color=COLOURS["gseal"], label=name)
+                values = [value(record) for record in chosen]
+                axes.plot(epochs, values, style, marker="o", ms=2, color=COLOURS["gseal"], label=name)
             axes.set_ylabel(label)
             axes.set_ylim(bottom=0)
         panels[0].legend(frameon=False, title="ParticleNet with GSEAL")

@@ -1,8 +1,8 @@
-"""Attaching the penalty to an unchanged network: a forward hook, and a second pass that leaves no trace.
+"""Attaching the penalties to an unchanged network: a forward hook, and further passes that leave no trace.
 
 The hook runs inside weaver's own training step, after the network's forward pass: it evaluates the deployed
-function (evaluation mode) on the batch's jets and on their transforms and leaves the penalty in a
-``Ledger``, from which the loss takes it. The network's class, state dict and exported graph stay as they are.
+function (evaluation mode) on the batch's jets and on their transforms and leaves the penalties in a
+``Ledger``, from which the loss takes them. The network's class, state dict and exported graph stay as they are.
 """
 
 from __future__ import annotations
@@ -10,185 +10,43 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .batchnorm import following_statistics
 from .config import SealConfig
+from .deployed import DeployedFunction, traceless
 from .errors import AttachmentError, ConfigError
+from .estimators import (
+    Choice,
+    DerivativeCheck,
+    check_derivatives,
+    choose_estimator,
+    differentiable_attention,
+    require_small_rounding,
+)
 from .features import FeatureMap
-from .lorentz import random_lorentz
-from .patches import double_precision_pairs, has_trimmer, mode_dependent, preserve_trimmers
-from .penalties import COMPARE, gseal
+from .ledger import Entry, Ledger, Term
+from .patches import mode_dependent
+from .penalties import COMPARE, delta_seal_autograd, delta_seal_finite_difference, directions, gseal
+from .subgroups import RandomElements, basis_of
 
-__all__ = ["DeployedFunction", "Entry", "Ledger", "Penaliser", "strip_input", "traceless"]
+__all__ = ["Penaliser", "strip_input"]
 
 _STASH = "_seal_inputs"
 """Where a network keeps its inputs between its forward pass and the hook; on the network, so that under
 DataParallel each replica has its own."""
-
-_LONGEST_SHARE = 10
-_MIN_LONGEST = 8  # jets; statistics of fewer rows say nothing, and calls of a few jets do not pay
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What one forward pass left for the loss; tensors stay on the device.
-
-    Attributes
-    ----------
-    total: sum over jets of weight x penalty, a scalar with gradients (in training)
-    jets: number of jets in the penalty, including the excluded ones
-    excluded: number of jets with weight 0, a scalar tensor
-    """
-
-    total: Tensor
-    jets: int
-    excluded: Tensor
-
-
-class Ledger:
-    """Penalties on their way from the hook to the loss; safe under DataParallel's threads."""
-
-    def __init__(self) -> None:
-        self._entries: list[Entry] = []
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def add(self, entry: Entry, capacity: int = 1) -> None:
-        """Leave a penalty for the loss.
-
-        Raises
-        ------
-        AttachmentError: the penalty of an earlier step was never consumed, so the loss in use is not SEAL's
-        """
-        with self._lock:
-            if len(self._entries) >= capacity:
-                raise AttachmentError(
-                    "the penalty of the last step was never added to the loss: expected the loss function that "
-                    "`with_seal` returns, found another one. weaver falls back to CrossEntropyLoss when `get_loss` "
-                    "is missing or raises AttributeError; define `get_loss` in the network config from `with_seal`, "
-                    "and look for `Loss function not defined` in the log"
-                )
-            self._entries.append(entry)
-
-    def take(self) -> list[Entry]:
-        """All waiting entries, at most one per replica; empties the ledger."""
-        with self._lock:
-            entries, self._entries = self._entries, []
-        return entries
-
-
-@contextmanager
-def traceless(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Evaluation mode for one pass, with float32 arithmetic, and afterwards everything as before.
-
-    Flags are kept per module, since users hold frozen parts in evaluation mode. Running statistics do not
-    move in evaluation mode, but gradients know that they follow the parameters (``batchnorm``); trimmer
-    counters and random streams do move, and are restored.
-    """
-    flags = [(m, m.training) for m in module.modules()]
-    normalised = [m for m, training in flags if training] if torch.is_grad_enabled() else []
-    devices = [device] if device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices),
-        preserve_trimmers(module),
-        double_precision_pairs(module),
-        following_statistics(normalised),
-        torch.autocast(device.type, enabled=False),
-    ):
-        try:
-            for m, _ in flags:
-                m.training = False
-            yield
-        finally:
-            for m, training in flags:
-                m.training = training
-
-
-class DeployedFunction:
-    """momenta (M, 4, P [+ 1]) -> compared output y (M, C): feature map, network, comparison space.
-
-    M is the number N of loaded jets, or a multiple of it, of which the first N are at the identity. Jets that cannot be
-    transformed get their loaded inputs in all terms, so that they contribute neither a value nor a gradient.
-
-    Attributes
-    ----------
-    usable: after a call, (N,) bool: jets whose inputs were re-derived within the tolerance and are finite
-    """
-
-    def __init__(
-        self,
-        module: nn.Module,
-        feature_map: FeatureMap,
-        loaded: Sequence[Tensor],
-        settings: SealConfig,
-        vectors: torch.dtype,
-    ) -> None:
-        self._module = module
-        self._feature_map = feature_map
-        self._loaded = loaded
-        self._settings = settings
-        self._vectors = vectors
-        self.usable = torch.empty(0)
-
-    def __call__(self, momenta: Tensor) -> Tensor:
-        inputs, finite = self._feature_map(momenta, self._loaded, self._vectors)
-        jets = len(self._loaded[0])
-        terms = len(momenta) // jets
-        if terms > 1:
-            identity, finite_identity = [x[:jets] for x in inputs], finite[:jets]
-        else:
-            at_rest = self._feature_map.momenta(self._loaded)
-            identity, finite_identity = self._feature_map(at_rest, self._loaded)
-        deviations = self._feature_map.deviations(identity, self._loaded)
-        close = (deviations <= self._settings.tolerance).all(dim=1)
-        self.usable = finite.view(terms, jets).all(dim=0) & finite_identity & close
-        rows = self.usable.repeat(terms)
-        inputs = [
-            torch.where(
-                rows.view(-1, *(1,) * (x.dim() - 1)), x, loaded.to(x.dtype).repeat(terms, *(1,) * (x.dim() - 1))
-            )
-            for x, loaded in zip(inputs, self._feature_map.network_inputs(self._loaded), strict=True)
-        ]
-        return COMPARE[self._settings.compare](self._forward(inputs, terms).float())
-
-    def _forward(self, inputs: list[Tensor], terms: int) -> Tensor:
-        """The network's output; the longest jets apart where a trimmer would pad all jets to their length.
-
-        In training weaver trims a batch to a quantile of 0.9 or more of the jets' lengths, in evaluation to
-        the longest one, which would make this pass up to twice as long as the main one. Jets do not influence
-        each other in evaluation mode.
-        """
-        # forward, not __call__: the hooks belong to weaver's pass
-        forward = self._module.forward
-        jets = len(self._loaded[0])
-        longest = max(_MIN_LONGEST, jets // _LONGEST_SHARE)
-        if jets < 3 * longest or not has_trimmer(self._module):
-            return forward(*inputs)
-        order = self._feature_map.mask(self._loaded).sum(dim=1).argsort()
-        # in each part, too, the reference jets come first and then their transforms
-        parts = [
-            torch.cat([part + term * jets for term in range(terms)]) for part in order.split([jets - longest, longest])
-        ]
-        outputs = torch.cat([forward(*(x[part] for x in inputs)) for part in parts])
-        return outputs[torch.cat(parts).argsort()]
-
 
 SeedSource = Callable[[int], int]
 """Index of the replica -> seed of this step's transformations."""
 
 
 class Penaliser:
-    """The forward hook: computes the penalty of a batch and leaves it in the ledger.
+    """The forward hook: computes the penalties of a batch and leaves them in the ledger.
 
     Parameters
     ----------
@@ -197,6 +55,7 @@ class Penaliser:
     seeds: seed of the current step
     validating: whether a validation loop is running (training steps are recognised by themselves)
     on_first_batch: called once with (feature map, inputs) before anything else, e.g. the self-check
+    on_choice: called once with the estimator of deltaSEAL and the check of its derivatives
     """
 
     def __init__(
@@ -207,6 +66,7 @@ class Penaliser:
         seeds: SeedSource,
         validating: Callable[[], bool],
         on_first_batch: Callable[[FeatureMap, Sequence[Tensor]], None],
+        on_choice: Callable[[Choice, DerivativeCheck | None], None],
     ) -> None:
         self._feature_map = feature_map
         self._settings = settings
@@ -214,6 +74,12 @@ class Penaliser:
         self._seeds = seeds
         self._validating = validating
         self._on_first_batch = on_first_batch
+        self._on_choice = on_choice
+        self._elements = None if settings.gseal is None else RandomElements(settings, settings.gseal)
+        self._basis = None if settings.delta_seal is None else basis_of(settings, settings.delta_seal)
+        self._norm = 0.0 if self._basis is None else self._basis.norm()
+        self._estimator = ""
+        self._frame = torch.empty(0)
         self._lock = threading.Lock()
         self._vectors: torch.dtype | None = None
         self._reuse = False
@@ -248,14 +114,14 @@ class Penaliser:
         capacity = max(1, torch.cuda.device_count()) if getattr(module, "_is_replica", False) else 1
         if self._validating() and len(self._ledger) >= capacity:
             self._ledger.take()  # a validation loop need not call the loss; other replicas' entries of this step stay
-        self._ledger.add(self._penalty(module, loaded, output, replica), capacity)
+        self._ledger.add(self._penalise(module, loaded, output, replica), capacity)
 
     def _is_active(self, module: nn.Module) -> bool:
         """Only for the network itself or its DataParallel replicas; copies (FLOP counting) stay silent."""
         if module is not self._root() and not getattr(module, "_is_replica", False):
             return False
         if module.training:
-            return torch.is_grad_enabled() and self._settings.gseal.weight > 0
+            return torch.is_grad_enabled() and bool(self._settings.active)
         return self._validating()
 
     def _prepare(self, module: nn.Module, loaded: Sequence[Tensor], output: Any) -> None:
@@ -281,6 +147,8 @@ class Penaliser:
                     "the penalty would be zero: give its inputs formulas under `seal.observables`, or list fewer "
                     "of them under `seal.invariants`"
                 )
+        self._check_representation(output.shape[1])
+        self._choose_estimator(module, loaded, output.shape[1])
 
     def _precision(self, module: nn.Module, few: Sequence[Tensor]) -> torch.dtype:
         """Hand the four-momenta over in float64 if the network takes them: masses of pairs need it."""
@@ -311,23 +179,118 @@ class Penaliser:
                 "write `compare: output`",
             )
 
-    def _penalty(self, module: nn.Module, loaded: Sequence[Tensor], output: Tensor, replica: int) -> Entry:
+    def _choose_estimator(self, module: nn.Module, loaded: Sequence[Tensor], outputs: int) -> None:
+        """Once: the estimator of deltaSEAL, the same on all ranks, and its constants on the device."""
+        section, device = self._settings.delta_seal, loaded[0].device
+        if section is None or self._basis is None:
+            return
+        basis = self._basis = self._basis.to(device)
+        self._frame = directions(self._settings.compare, outputs).to(device)
+        choice, check = choose_estimator(
+            section.estimator,
+            module,
+            lambda: check_derivatives(module, self._feature_map, loaded, self._settings, basis),
+        )
+        if choice.estimator == "finite_difference":
+            assert self._vectors is not None
+            require_small_rounding(module, self._feature_map, loaded, self._settings, self._vectors)
+        if dist.is_available() and dist.is_initialized():
+            refused = torch.tensor(float(choice.estimator != "autograd"), device=device)
+            dist.all_reduce(refused, op=dist.ReduceOp.MAX)
+            if refused.item() and choice.estimator == "autograd":
+                choice = Choice("finite_difference", "another process cannot use autograd")
+        self._estimator = choice.estimator
+        self._on_choice(choice, check)
+
+    def _check_representation(self, outputs: int) -> None:
+        expected = self._settings.outputs()
+        if expected not in (None, outputs):
+            raise ConfigError(
+                "seal.representation", f"acts on {expected} outputs, but the network has {outputs}; one row per output"
+            )
+
+    def _penalise(self, module: nn.Module, loaded: Sequence[Tensor], output: Tensor, replica: int) -> Entry:
         settings, device = self._settings, loaded[0].device
-        jets = math.ceil(settings.fraction * len(loaded[0]))
-        loaded = [x[:jets] for x in loaded]
-        generator = torch.Generator(device=device)
-        generator.manual_seed(self._seeds(replica))
+        names = settings.active if module.training else tuple(settings.penalties)
+        jets = {name: math.ceil(settings.fraction_of(name) * len(loaded[0])) for name in names}
+        loaded = [x[: max(jets.values())] for x in loaded]
+        seed = self._seeds(replica)
         assert self._vectors is not None
         reuse = self._reuse and module.training and output.dtype == torch.float32
-        reference = COMPARE[settings.compare](output[:jets]) if reuse else None
-        with traceless(module, device):
+        terms: dict[str, Term] = {}
+        with traceless(module, device) as statistics:
             momenta = self._feature_map.momenta(loaded)
-            elements = random_lorentz(jets, settings.gseal.beta2_max, settings.gseal.rotations, generator)
-            function = DeployedFunction(module, self._feature_map, loaded, settings, self._vectors)
-            per_jet = gseal(function, momenta, elements, reference)
-            # exactly zero in most cases already, but not where the reference is the main pass's output
-            total = torch.where(function.usable, per_jet, torch.zeros_like(per_jet)).sum()
-        return Entry(total=total, jets=jets, excluded=jets - function.usable.sum())
+            function = DeployedFunction(module, self._feature_map, loaded, settings, self._vectors, statistics)
+
+            def generator(stream: int) -> torch.Generator:
+                return torch.Generator(device=device).manual_seed(seed + stream)
+
+            def keep(name: str, per_jet: Tensor) -> None:
+                usable, per_jet = function.usable[: jets[name]], per_jet[: jets[name]]
+                # exactly zero in most cases already, but not where the reference is the main pass's output
+                total = torch.where(usable, per_jet, torch.zeros_like(per_jet)).sum()
+                terms[name] = Term(total=total, jets=jets[name], excluded=jets[name] - usable.sum())
+
+            if "delta_seal" in names and self._estimator == "autograd":
+                per_jet, reference = self._delta_by_autograd(function, momenta, generator(1))
+                keep("delta_seal", per_jet)
+            else:
+                reference = self._reference(function, momenta, output if reuse else None)
+            if "gseal" in names:
+                keep("gseal", self._gseal(function, momenta[: jets["gseal"]], reference, generator(0)))
+            if "delta_seal" in names and self._estimator != "autograd":
+                per_jet = self._delta_by_difference(function, momenta[: jets["delta_seal"]], reference, generator(1))
+                keep("delta_seal", per_jet)
+        y = reference.detach()
+        variance = 0.5 * (y - y.mean(dim=0)).square().sum()
+        return Entry(terms, variance, len(y))
+
+    def _reference(self, function: DeployedFunction, momenta: Tensor, output: Tensor | None) -> Tensor:
+        """y(p) of the penalised jets: from the main pass's output, where evaluation mode makes no difference to it."""
+        if output is not None:
+            function.check(momenta)
+            return COMPARE[self._settings.compare](output[: len(momenta)])
+        return function.reference(momenta)
+
+    def _gseal(self, function: DeployedFunction, momenta: Tensor, reference: Tensor, random: torch.Generator) -> Tensor:
+        assert self._elements is not None
+        elements = self._elements.draw(len(momenta), random)
+        return gseal(function, momenta, elements.momenta, reference[: len(momenta)], elements.outputs)
+
+    def _delta_by_autograd(
+        self, function: DeployedFunction, momenta: Tensor, random: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        basis, section = self._basis, self._settings.delta_seal
+        assert basis is not None
+        assert section is not None
+        with differentiable_attention():
+            return delta_seal_autograd(
+                function.reference,
+                momenta,
+                basis.momenta,
+                self._frame,
+                random,
+                section.projections,
+                basis.outputs,
+                create_graph=torch.is_grad_enabled(),
+            )
+
+    def _delta_by_difference(
+        self, function: DeployedFunction, momenta: Tensor, reference: Tensor, random: torch.Generator
+    ) -> Tensor:
+        basis, section = self._basis, self._settings.delta_seal
+        assert basis is not None
+        assert section is not None
+        return delta_seal_finite_difference(
+            function,
+            momenta,
+            basis.momenta,
+            section.step,
+            random,
+            reference[: len(momenta)],
+            basis.outputs,
+            self._norm,
+        )
 
 
 def strip_input(module: nn.Module, index: int, total: int) -> RemovableHandle:

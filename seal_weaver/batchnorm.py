@@ -11,36 +11,70 @@ Here the *values* stay those of evaluation mode, to the last bit. The *gradient*
 derivative of the statistics taken on the reference jets of the pass: with mean m and standard deviation s of a
 channel over these jets, ``s_run * s / stop(s)`` stands for ``s_run``, and ``m_run + m - stop(m)`` for ``m_run``.
 The penalty is then as blind to the scale of these weights as the task loss is.
+
+Derivatives along generators, taken within the pass, are those of the deployed function: there a jet's momenta do not
+move the statistics. Only the loss's gradient with respect to the parameters, taken after the pass, sees them move.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["following_statistics"]
+__all__ = ["Statistics", "following_statistics"]
+
+
+class Statistics:
+    """What the layers share during a pass: whether its jets are the reference, and whether gradients may enter."""
+
+    def __init__(self) -> None:
+        self.within_pass = True
+        self._layers: list[_Following] = []
+        self._reference = True
+
+    def take_from(self, reference: bool) -> None:
+        """The next forward passes are of reference jets, which define the statistics, or of transformed ones.
+
+        A layer's k-th call with transformed jets uses the statistics of its k-th call with reference jets.
+        """
+        self._reference = reference
+        for layer in self._layers:
+            layer.calls = 0
+            if reference:
+                layer.records.clear()
+
+    @property
+    def reference(self) -> bool:
+        return self._reference
+
+    def follow(self, layer: _BatchNorm) -> None:
+        """Give a layer the forward function that follows."""
+        following = _Following(layer, self)
+        self._layers.append(following)
+        layer.__dict__["forward"] = following
 
 
 @contextmanager
-def following_statistics(modules: Iterable[nn.Module]) -> Iterator[None]:
+def following_statistics(modules: Iterable[nn.Module]) -> Iterator[Statistics]:
     """Let the BatchNorm layers among ``modules`` differentiate through their running statistics.
 
-    The first half of a batch must be the reference jets and the second half their transforms; a network that brings
-    jets into another order before a normalisation gets the derivative of the statistics of both. Give only layers that
-    are in training mode in the main pass: frozen ones do have constant statistics. Layers with a forward function
-    of their own are left alone.
+    Give only layers that are in training mode in the main pass: frozen ones do have constant statistics. Layers with a
+    forward function of their own are left alone.
     """
     layers = [m for m in modules if isinstance(m, _BatchNorm) and m.running_mean is not None and _is_standard(m)]
+    statistics = Statistics()
     try:
         for layer in layers:
-            layer.__dict__["forward"] = _Following(layer)
-        yield
+            statistics.follow(layer)
+        yield statistics
     finally:
+        statistics.within_pass = False
         for layer in layers:
             del layer.__dict__["forward"]
 
@@ -49,34 +83,51 @@ def _is_standard(layer: _BatchNorm) -> bool:
     return type(layer).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward) and "forward" not in layer.__dict__
 
 
+class _AfterThePass(torch.autograd.Function):
+    """The identity; its gradient is let through only when the pass is over."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, statistics: Statistics) -> Tensor:
+        ctx.statistics = statistics
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return (None if ctx.statistics.within_pass else gradients[0]), None
+
+
 class _Following:
     """The forward function of one layer in evaluation mode."""
 
-    def __init__(self, layer: _BatchNorm) -> None:
+    def __init__(self, layer: _BatchNorm, statistics: Statistics) -> None:
         self._layer = layer
+        self._statistics = statistics
+        self.records: list[tuple[Tensor, Tensor]] = []
+        self.calls = 0
 
     def __call__(self, x: Tensor) -> Tensor:
         layer = self._layer
         mean, variance = layer.running_mean, layer.running_var
         assert mean is not None
         assert variance is not None
-        half = _reference(x)
-        batch_variance, batch_mean = torch.var_mean(half, [0, *range(2, x.dim())], correction=0)
-        deviation = (batch_variance + layer.eps).sqrt()
-        scale = deviation.detach() / deviation  # 1, with a gradient
-        shift = batch_mean - batch_mean.detach()  # 0, with a gradient
+        scale, shift = self._record(x) if self._statistics.reference else self._recall()
         weight = scale if layer.weight is None else layer.weight * scale
         offset = weight * shift * (variance + layer.eps).rsqrt()
         bias = -offset if layer.bias is None else layer.bias - offset
         return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, layer.eps)
 
+    def _record(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shift of the reference jets x: 1 and 0, with gradients."""
+        variance, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
+        deviation = (variance + self._layer.eps).sqrt()
+        after = (_AfterThePass.apply(deviation, self._statistics), _AfterThePass.apply(mean, self._statistics))
+        self.records.append((after[0].detach() / after[0], after[1] - after[1].detach()))
+        return self.records[-1]
 
-def _reference(x: Tensor) -> Tensor:
-    """The part of a layer's input that belongs to the reference jets.
-
-    weaver's sparse pair features come as one row with all pairs of all jets in order; reference and transformed
-    jets have the same constituents, hence the same number of pairs. Elsewhere jets are rows.
-    """
-    if len(x) == 1:
-        return x[..., : x.shape[-1] // 2]
-    return x[: len(x) // 2]
+    def _recall(self) -> tuple[Tensor, Tensor]:
+        if not self.records:
+            mean = self._layer.running_mean
+            assert mean is not None
+            return torch.ones_like(mean), torch.zeros_like(mean)
+        self.calls += 1
+        return self.records[(self.calls - 1) % len(self.records)]

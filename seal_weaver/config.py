@@ -8,152 +8,37 @@ path of a YAML file, or ``False`` to train without SEAL.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import Field, asdict, dataclass, field, fields
-from difflib import get_close_matches
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import yaml
 
+from . import parsing
+from .algebra import GROUPS, MATRICES, Matrix
 from .errors import ConfigError
+from .parsing import build, found, setting
+from .sections import AugmentConfig, DeltaSealConfig, GSealConfig, TransformationConfig
 
-__all__ = ["COMPARE_SPACES", "GSealConfig", "SealConfig", "load_settings"]
+__all__ = ["COMPARE_SPACES", "PENALTIES", "SealConfig", "load_settings"]
 
 COMPARE_SPACES = ("probability", "logit", "output")
+PENALTIES = ("gseal", "delta_seal")
+"""Keys of the penalties' sections, and their names in every record."""
 
-Parser = Callable[[str, Any], Any]
+_LARGEST_EXPONENT = 32.0
 
-
-def _found(value: Any) -> str:
-    return f"{value!r} ({type(value).__name__})"
-
-
-def _number(minimum: float = -math.inf, maximum: float = math.inf, *, below: float | None = None) -> Parser:
-    upper = below if below is not None else maximum
-    bounds = [f">= {minimum:g}"] if minimum > -math.inf else []
-    if upper < math.inf:
-        bounds.append(f"{'<' if below is not None else '<='} {upper:g}")
-    expected = " ".join(["expected a number", " and ".join(bounds)]).strip()
-
-    def parse(path: str, value: Any) -> float:
-        try:
-            # YAML 1.1 reads `1e-3` (without a dot) as a string
-            number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        inside = minimum <= number < below if below is not None else minimum <= number <= maximum
-        if not (math.isfinite(number) and inside):
-            raise ConfigError(path, f"{expected}, got {_found(value)}")
-        return number
-
-    return parse
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def _positive_share(path: str, value: Any) -> float:
-    share = _number(0.0, 1.0)(path, value)
-    if share == 0.0:
-        raise ConfigError(path, "expected a number > 0 and <= 1, got 0; to train without SEAL use `-o seal False`")
-    return share
-
-
-def _boolean(path: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigError(path, f"expected true or false, got {_found(value)}")
-    return value
-
-
-def _choice(*options: str) -> Parser:
-    def parse(path: str, value: Any) -> str:
-        if value not in options:
-            raise ConfigError(path, f"expected one of {', '.join(options)}, got {_found(value)}")
-        return str(value)
-
-    return parse
-
-
-def _name_or_none(path: str, value: Any) -> str | None:
-    if value is not None and not (isinstance(value, str) and value):
-        raise ConfigError(path, f"expected the name of an input group, got {_found(value)}")
-    return value
-
-
-def _expressions(path: str, value: Any) -> Mapping[str, str]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(path, f"expected a mapping from variable to formula, got {_found(value)}")
-    for name, formula in value.items():
-        if not (isinstance(name, str) and isinstance(formula, str) and formula.strip()):
-            raise ConfigError(f"{path}.{name}", f"expected a formula or a convention's name, got {_found(formula)}")
-    return MappingProxyType(dict(value))
-
-
-def _names(path: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, (list, tuple)):
-        raise ConfigError(path, f"expected a list of variable names, got {_found(value)}")
-    for index, name in enumerate(value):
-        if not isinstance(name, str):
-            raise ConfigError(f"{path}[{index}]", f"expected a variable name, got {_found(name)}")
-    return tuple(value)
-
-
-def _section(cls: type) -> Parser:
-    return lambda path, value: _build(cls, path, value)
-
-
-def _setting(default: Any, parse: Parser) -> Any:
-    """A dataclass field whose default is stated once and whose parser travels with it."""
-    return field(default_factory=lambda: default, metadata={"parse": parse})
-
-
-def _build(cls: type, path: str, section: Any) -> Any:
-    if isinstance(section, cls):
-        return section
-    if section is None:
-        section = {}
-    if not isinstance(section, Mapping):
-        raise ConfigError(path, f"expected a mapping, got {_found(section)}")
-    known: dict[str, Field] = {f.name: f for f in fields(cls)}
-    for key in section:
-        if key not in known:
-            raise ConfigError(f"{path}.{key}", _unknown_key(str(key), list(known)))
-    values = {key: known[key].metadata["parse"](f"{path}.{key}", value) for key, value in section.items()}
-    return cls(**values)
-
-
-def _unknown_key(key: str, known: list[str]) -> str:
-    if key == "delta_seal":
-        return "not available in this version; GSEAL is configured under `gseal`"
-    close = get_close_matches(key, known, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"unknown key{hint}; known: {', '.join(known)}"
-
-
-@dataclass(frozen=True)
-class GSealConfig:
-    """The finite penalty: ``weight * mean_i 1/2 sum_c (y_c(L p) - y_c(p))^2``.
-
-    Attributes
-    ----------
-    weight: lambda_G, >= 0; at 0 nothing is computed in training
-    beta2_max: boosts have ``beta = sqrt(U(0, beta2_max))``, 0 <= beta2_max < 1
-    rotations: a Haar-distributed rotation before each boost
-    """
-
-    weight: float = _setting(1.0, _number(0.0))
-    beta2_max: float = _setting(0.95, _number(0.0, below=1.0))
-    rotations: bool = _setting(False, _boolean)
-
-    def __post_init__(self) -> None:
-        if self.beta2_max == 0 and not self.rotations:
-            raise ConfigError(
-                "seal.gseal.beta2_max",
-                "expected a number > 0, got 0: without boosts and rotations the penalty is zero; "
-                "write `rotations: true`, or `weight: 0` to train without penalty",
-            )
-
-
-_NO_FORMULAS: Mapping[str, str] = MappingProxyType({})
+def _representation(path: str, value: Any) -> str | Mapping[str, Matrix] | None:
+    if value is None or value == "vector":
+        return value
+    if isinstance(value, str):
+        raise ConfigError(path, f"expected `vector`, or a mapping from generator to matrix, got {found(value)}")
+    return parsing.mapping_of(parsing.matrix(), "generator to matrix")(path, value)
 
 
 @dataclass(frozen=True)
@@ -162,10 +47,14 @@ class SealConfig:
 
     Attributes
     ----------
-    gseal: the finite penalty
+    gseal, delta_seal: the penalties; None for one that is off
+    augment: training on transformed jets, the baseline
     compare: what is compared: softmax ``probability``, per-class ``logit`` of it, or the raw ``output``
     fraction: share of each batch that is penalised
-    warmup_epochs: epochs over which the weight grows to its value
+    warmup_epochs: epochs over which fixed weights grow to their values
+    algebra: generators of your own, name -> 4x4 matrix acting on (px, py, pz, E)
+    representation: how the outputs transform, where they are not invariant: generator -> matrix (C, C), or ``vector``
+        for an output (px, py, pz, E)
     momenta: input group of four-momenta (px, py, pz, E); None: the only group named ``*_vectors``
     mask: its mask group; None: the group of the same prefix named ``*_mask``
     jet: input group of length 1 with the jet's (px, py, pz, E), stripped before the network sees its inputs;
@@ -173,36 +62,148 @@ class SealConfig:
     observables: variable -> formula or convention, extends and overrides the table of conventions
     invariants: variables (or patterns such as ``part_d0*``) held fixed on purpose
     tolerance: largest difference, in network-input units, between recomputed and loaded inputs
-    max_excluded: largest share of jets that may be left out of the penalty before training stops
+    max_excluded: largest share of jets that may be left out of a penalty before training stops
     """
 
-    gseal: GSealConfig = field(default_factory=GSealConfig, metadata={"parse": _section(GSealConfig)})
-    compare: str = _setting("probability", _choice(*COMPARE_SPACES))
-    fraction: float = _setting(0.5, _positive_share)
-    warmup_epochs: float = _setting(0.0, _number(0.0))
-    momenta: str | None = _setting(None, _name_or_none)
-    mask: str | None = _setting(None, _name_or_none)
-    jet: str | None = _setting(None, _name_or_none)
-    observables: Mapping[str, str] = _setting(_NO_FORMULAS, _expressions)
-    invariants: tuple[str, ...] = _setting((), _names)
-    tolerance: float = _setting(5e-3, _number(0.0))
-    max_excluded: float = _setting(0.1, _number(0.0, 1.0))
+    gseal: GSealConfig | None = field(default_factory=GSealConfig, metadata={"parse": parsing.switchable(GSealConfig)})
+    delta_seal: DeltaSealConfig | None = setting(None, parsing.switchable(DeltaSealConfig))
+    augment: AugmentConfig | None = setting(None, parsing.switchable(AugmentConfig))
+    compare: str = setting("probability", parsing.choice(*COMPARE_SPACES))
+    fraction: float = setting(0.5, parsing.positive_share)
+    warmup_epochs: float = setting(0.0, parsing.number(0.0))
+    algebra: Mapping[str, Matrix] = setting(_NOTHING, parsing.mapping_of(parsing.matrix(4), "name to 4x4 matrix"))
+    representation: str | Mapping[str, Matrix] | None = setting(None, _representation)
+    momenta: str | None = setting(None, parsing.name_or_none)
+    mask: str | None = setting(None, parsing.name_or_none)
+    jet: str | None = setting(None, parsing.name_or_none)
+    observables: Mapping[str, str] = setting(_NOTHING, parsing.expressions)
+    invariants: tuple[str, ...] = setting((), parsing.names)
+    tolerance: float = setting(5e-3, parsing.number(0.0))
+    max_excluded: float = setting(0.1, parsing.number(0.0, 1.0))
+
+    def __post_init__(self) -> None:
+        if not any((self.gseal, self.delta_seal, self.augment)):
+            raise ConfigError(
+                "seal", "no penalty and no augmentation is left; to train without SEAL use `-o seal False`"
+            )
+        self._check_algebra()
+        self._check_representation()
 
     @classmethod
     def from_dict(cls, section: Mapping[str, Any] | None, path: str = "seal") -> SealConfig:
-        """Validate a section.
+        """Validate a section; where it names neither a penalty nor an augmentation, GSEAL is on.
 
         Raises
         ------
         ConfigError: an unknown key or a wrong value, with the path to the field
         """
-        return _build(cls, path, section)
+        if isinstance(section, Mapping) and "gseal" not in section and {"delta_seal", "augment"} & set(section):
+            section = {**section, "gseal": False}
+        config: SealConfig = build(cls, path, section)
+        return config
+
+    @property
+    def penalties(self) -> dict[str, GSealConfig | DeltaSealConfig]:
+        """The penalties by name."""
+        return {name: getattr(self, name) for name in PENALTIES if getattr(self, name) is not None}
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """Names of the penalties that are computed in training."""
+        return tuple(name for name, penalty in self.penalties.items() if penalty.weight != 0)
+
+    def fraction_of(self, name: str) -> float:
+        """Share of each batch that the penalty ``name`` sees."""
+        own = self.penalties[name].fraction
+        return self.fraction if own is None else own
+
+    def matrix(self, name: str) -> Matrix:
+        """The (4, 4) matrix of a generator."""
+        return self.algebra[name] if name in self.algebra else MATRICES[name]
+
+    def output_matrix(self, name: str) -> Matrix | None:
+        """The (C, C) matrix of a generator on the outputs; None where they are invariant."""
+        if self.representation is None:
+            return None
+        return self.matrix(name) if isinstance(self.representation, str) else self.representation[name]
+
+    def outputs(self) -> int | None:
+        """Number of outputs that the representation acts on; None without one."""
+        if self.representation is None:
+            return None
+        return 4 if isinstance(self.representation, str) else len(next(iter(self.representation.values())))
+
+    def _transformations(self) -> list[TransformationConfig]:
+        return [t for t in (self.gseal, self.augment) if t is not None]
+
+    def _check_algebra(self) -> None:
+        for name in self.algebra:
+            if name in MATRICES or name in GROUPS:
+                raise ConfigError(f"seal.algebra.{name}", "is the name of a generator or group that exists")
+        known = (*MATRICES, *self.algebra)
+        users: list[TransformationConfig | DeltaSealConfig] = [
+            *self._transformations(),
+            *([self.delta_seal] if self.delta_seal else []),
+        ]
+        for user in users:
+            for name in user.generators or ():
+                if name not in known:
+                    raise ConfigError(
+                        f"{user.path}.generators",
+                        f"unknown generator {name!r}; known: {', '.join(known)}; groups: {', '.join(GROUPS)}",
+                    )
+        for transformation in self._transformations():
+            self._check_size(transformation)
+
+    def _check_size(self, transformation: TransformationConfig) -> None:
+        """exp(A) is evaluated with a number of terms that is fixed beforehand, from a bound on |A|."""
+        bound = self.exponent_bound(transformation)
+        if bound > _LARGEST_EXPONENT:
+            raise ConfigError(
+                f"{transformation.path}.generators",
+                f"the maxima are too large together: |sum_a t_a G_a| reaches {bound:.3g}, expected at most "
+                f"{_LARGEST_EXPONENT:g}",
+            )
+
+    def exponent_bound(self, transformation: TransformationConfig) -> float:
+        """Upper bound of the Frobenius norm of ``sum_a t_a G_a``."""
+        norms = {name: math.hypot(*(x for row in self.matrix(name) for x in row)) for name in transformation.maxima()}
+        return sum(maximum * norms[name] for name, maximum in transformation.maxima().items())
+
+    def _check_representation(self) -> None:
+        if self.representation is None:
+            return
+        path = "seal.representation"
+        if self.compare != "output":
+            raise ConfigError(
+                path,
+                f"outputs that transform are compared as they are: expected `compare: output`, got {self.compare!r}",
+            )
+        if self.augment is not None:
+            raise ConfigError(
+                path, "augmentation would need transformed targets, which the loss does not get; remove `augment`"
+            )
+        if isinstance(self.representation, str):
+            return
+        if self.gseal is not None and self.gseal.generators is None:
+            raise ConfigError(path, "a mapping needs `seal.gseal.generators`; for the published boosts write `vector`")
+        used = [*(self.gseal.maxima() if self.gseal else ()), *(self.delta_seal.weights() if self.delta_seal else ())]
+        for name in used:
+            if name not in self.representation:
+                raise ConfigError(path, f"expected a matrix for each generator in use, found none for {name!r}")
+        if len({len(matrix) for matrix in self.representation.values()}) > 1:
+            raise ConfigError(path, "expected matrices of one size, the number of outputs")
 
     def describe(self) -> str:
         """One line for the log."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values["gseal"], values["observables"] = asdict(self.gseal), dict(self.observables)
-        return ", ".join(f"{name}: {value}" for name, value in values.items())
+        return ", ".join(f"{f.name}: {_plain(getattr(self, f.name))}" for f in fields(self))
+
+
+def _plain(value: Any) -> Any:
+    """Settings as they would stand in YAML, without what has no value."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if getattr(value, f.name) is not None}
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def load_settings(section: Any, option: Any) -> SealConfig | None:
@@ -222,7 +223,7 @@ def load_settings(section: Any, option: Any) -> SealConfig | None:
         override = {}
     for path, part in (("preprocess.seal", section), ("-o seal", override)):
         if part not in (None, True, False) and not isinstance(part, Mapping):
-            raise ConfigError(path, f"expected a mapping, a file, true or false, got {_found(part)}")
+            raise ConfigError(path, f"expected a mapping, a file, true or false, got {found(part)}")
     base = section if isinstance(section, Mapping) else {}
     return SealConfig.from_dict(_merge(base, override))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = [
     "AttachmentError",
     "ConfigError",
+    "DerivativeError",
     "FeatureMapError",
     "SampleError",
     "SealError",
@@ -51,6 +52,10 @@ class SelfCheckError(SealError):
 
 class AttachmentError(SealError):
     """SEAL and weaver's training loop have come apart; going on would train without the penalty."""
+
+
+class DerivativeError(SealError):
+    """The derivative of the network's output along a generator does not exist, or is wrong."""
 
 
 class SampleError(SealError):

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from .algebra import MATRICES
 from .errors import ConfigError
 
 __all__ = [
@@ -34,27 +35,10 @@ __all__ = [
     "transform",
 ]
 
-_AXES = "xyz"
 _ENERGY = 3
+_TAYLOR_RADIUS, _TAYLOR_ORDER = 0.5, 13  # remainder 0.5^14 / 14! = 7e-16
 
-
-def _boost_generator(axis: int) -> Tensor:
-    matrix = torch.zeros(4, 4, dtype=torch.float64)
-    matrix[axis, _ENERGY] = matrix[_ENERGY, axis] = 1.0
-    return matrix
-
-
-def _rotation_generator(axis: int) -> Tensor:
-    first, second = (axis + 1) % 3, (axis + 2) % 3
-    matrix = torch.zeros(4, 4, dtype=torch.float64)
-    matrix[second, first], matrix[first, second] = 1.0, -1.0
-    return matrix
-
-
-GENERATORS: dict[str, Tensor] = {
-    **{f"K{axis}": _boost_generator(i) for i, axis in enumerate(_AXES)},
-    **{f"J{axis}": _rotation_generator(i) for i, axis in enumerate(_AXES)},
-}
+GENERATORS: dict[str, Tensor] = {name: torch.tensor(matrix, dtype=torch.float64) for name, matrix in MATRICES.items()}
 """Boosts Kx, Ky, Kz and rotations Jx, Jy, Jz by name, each a real (4, 4) float64 matrix."""
 
 
@@ -84,11 +68,27 @@ def minkowski(p: Tensor, q: Tensor) -> Tensor:
     return p[:, _ENERGY] * q[:, _ENERGY] - (p[:, :_ENERGY] * q[:, :_ENERGY]).sum(dim=1)
 
 
-def exponential(coordinates: Tensor, basis: Tensor) -> Tensor:
-    """Group elements ``exp(sum_a t_a G_a)`` of coordinates t (N, G) and generators (G, 4, 4): (N, 4, 4)."""
+def exponential(coordinates: Tensor, basis: Tensor, bound: float | None = None) -> Tensor:
+    """Group elements ``exp(sum_a t_a G_a)`` of coordinates t (N, G) and generators (G, C, C): (N, C, C) float64.
+
+    With ``bound``, an upper limit of the norms of the sums, the number of terms is known beforehand and a GPU need not
+    be asked for the norms: scaling and squaring of a Taylor series (Moler, Van Loan, SIAM Review 45, 2003).
+    """
     with torch.autocast(coordinates.device.type, enabled=False):
         algebra = torch.einsum("na,aij->nij", coordinates.double(), basis.to(coordinates.device).double())
-        return torch.linalg.matrix_exp(algebra)
+        return torch.linalg.matrix_exp(algebra) if bound is None else _exponential_within(algebra, bound)
+
+
+def _exponential_within(algebra: Tensor, bound: float) -> Tensor:
+    squarings = max(0, math.ceil(math.log2(bound / _TAYLOR_RADIUS))) if bound > 0 else 0
+    algebra = algebra / 2.0**squarings
+    identity = torch.eye(algebra.shape[-1], dtype=algebra.dtype, device=algebra.device)
+    result = identity.expand_as(algebra)
+    for order in range(_TAYLOR_ORDER, 0, -1):
+        result = identity + algebra @ result / order
+    for _ in range(squarings):
+        result = result @ result
+    return result
 
 
 def boost_from_velocity(velocity: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,34 @@ import torch.distributed as dist
 from torch import Tensor
 from weaver.utils.logger import _logger
 
+from .config import SealConfig
 from .errors import SealError, SelfCheckError
 from .selfcheck import significantly_above
+from .weights import rms_change
 
-__all__ = ["MODES", "EpochMonitor", "append_record"]
+__all__ = ["LABELS", "MODES", "EpochMonitor", "Step", "append_record"]
 
 MODES = ("train", "val")
+LABELS = {"gseal": "GSEAL", "delta_seal": "deltaSEAL"}
+"""How the penalties are called in the log and in TensorBoard."""
 
 _CHECK_EVERY = 100
 """Steps between looks at non-finite penalties and excluded jets on a GPU, where a look waits for the device."""
+
+_COLLAPSE = 0.2
+"""A spread and a violation below this share of their largest values so far are suspicious together."""
+_CONSTANT = {"probability": 0.02, "logit": 0.0, "output": 0.0}
+"""A spread below this is that of a constant output, whatever it was before."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One penalty at one step: its mean, its weight, and the jets in it."""
+
+    penalty: Tensor
+    weight: float | Tensor
+    jets: int
+    excluded: Tensor
 
 
 class EpochMonitor:
@@ -33,38 +54,44 @@ class EpochMonitor:
     ----------
     epoch, mode: the epoch's number, and ``train`` or ``val``
     path: the JSONL file, or None to write none (ranks other than 0)
-    max_excluded: largest share of jets that may be excluded
+    settings: which penalties there are, the compared space, and the largest share of jets that may be excluded
     tb_helper: weaver's TensorBoard helper or None
     """
 
-    def __init__(self, epoch: int, mode: str, path: Path | None, max_excluded: float, tb_helper: Any = None) -> None:
+    def __init__(self, epoch: int, mode: str, path: Path | None, settings: SealConfig, tb_helper: Any = None) -> None:
         self._epoch = epoch
         self._mode = mode
         self._path = path
-        self._max_excluded = max_excluded
+        self._settings = settings
+        self._names = tuple(settings.penalties)
         self._tb_helper = tb_helper
-        self._on_device: Tensor | None = None  # task loss, penalty, total loss, excluded jets
-        self._weight = 0.0
-        self._jets = 0
+        self._on_device: Tensor | None = None  # task, total, variance; penalty, weight, excluded for each name
         self._steps = 0
+        self._spread_jets = 0
+        self._jets = dict.fromkeys(self._names, 0)
 
-    def add(self, task: Tensor, penalty: Tensor, weight: float, jets: int, excluded: Tensor) -> None:
-        """Add one step: task loss, mean penalty, its weight, numbers of penalised and of excluded jets.
+    def add(
+        self, task: Tensor, total: Tensor, steps: Mapping[str, Step], variance: Tensor | None = None, jets: int = 0
+    ) -> None:
+        """Add one step: task loss, total loss, the penalties, the summed variance of the output and its jets.
 
         Raises
         ------
         SealError: a penalty is not finite
         SelfCheckError: more jets are excluded than ``max_excluded`` allows
         """
-        task, penalty = task.detach().double(), penalty.detach().double()
-        step = torch.stack([task, penalty, task + weight * penalty, excluded.double()])
-        self._on_device = step if self._on_device is None else self._on_device + step
-        self._weight += weight
-        self._jets += jets
+        values: list[float | Tensor] = [task, total, task.new_zeros(()) if variance is None else variance]
+        for name in self._names:
+            step = steps.get(name)
+            values += [task.new_zeros(())] * 3 if step is None else [step.penalty, step.weight, step.excluded]
+            self._jets[name] += 0 if step is None else step.jets
+        row = torch.stack([_scalar(value, task.device) for value in values])
+        self._on_device = row if self._on_device is None else self._on_device + row
         self._steps += 1
+        self._spread_jets += jets
         if self._tb_helper and self._mode == "train":
-            task_loss, gseal, total, left_out = step.tolist()
-            self._write_scalars("train", self._tb_helper.global_step, task_loss, gseal, weight, total, jets, left_out)
+            record = self._record(row.tolist(), 1, jets, {n: s.jets for n, s in steps.items()})
+            self._write_scalars("train", self._tb_helper.global_step, record)
         if not task.is_cuda or self._steps % _CHECK_EVERY == 0:
             self._check(self._on_device.tolist())
 
@@ -78,63 +105,121 @@ class EpochMonitor:
         if self._on_device is None:
             return None
         self._check(self._on_device.tolist())
-        host = self._on_device.new_tensor([self._weight, self._jets, self._steps])
+        host = self._on_device.new_tensor([self._steps, self._spread_jets, *self._jets.values()])
         sums = torch.cat([self._on_device, host])
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(sums)
-        task, penalty, total, excluded, weight, jets, steps = sums.tolist()
-        record = {
-            "epoch": self._epoch,
-            "mode": self._mode,
-            "task_loss": task / steps,
-            "gseal": penalty / steps,
-            "weight": weight / steps,
-            "total_loss": total / steps,
-            "jets": int(jets),
-            "excluded": int(excluded),
-        }
+        values = sums.tolist()
+        steps, spread_jets, *jets = (int(x) for x in values[len(self._on_device) :])
+        record = self._record(
+            values[: len(self._on_device)], steps, spread_jets, dict(zip(self._names, jets, strict=True))
+        )
         self._log(record)
         if self._path is not None:
+            self._warn_of_collapse(record)
             append_record(self._path, record)
         return record
 
+    def _record(self, sums: Sequence[float], steps: int, spread_jets: int, jets: Mapping[str, int]) -> dict[str, Any]:
+        task, total, variance, *rest = sums
+        record: dict[str, Any] = {
+            "epoch": self._epoch,
+            "mode": self._mode,
+            "task_loss": task / steps,
+            "total_loss": total / steps,
+            "spread": rms_change(variance / max(1, spread_jets), self._settings.compare),
+        }
+        for i, name in enumerate(self._names):
+            penalty, weight, excluded = rest[3 * i : 3 * i + 3]
+            record[name] = {
+                "penalty": penalty / steps,
+                "rms_change": rms_change(max(0.0, penalty / steps), self._settings.compare),
+                "weight": weight / steps,
+                "jets": jets.get(name, 0),
+                "excluded": int(excluded),
+            }
+        return record
+
     def _check(self, sums: list[float]) -> None:
-        _, penalty, _, excluded = sums
-        if not penalty < float("inf"):
-            raise SealError(
-                f"the GSEAL penalty is not finite in epoch {self._epoch} ({self._mode}, within the last steps before "
-                f"step {self._steps}): the network returns NaN or inf for transformed jets. Look at the task loss (has "
-                "the training diverged?), lower the learning rate, or clip gradients with `-p clip_grad_norm 1.0`"
-            )
-        if significantly_above(excluded / max(1, self._jets), self._jets, self._max_excluded):
-            raise SelfCheckError(
-                f"{int(excluded)} of {self._jets} jets cannot be transformed (their inputs are not reproduced from the "
-                f"four-momenta, or are not finite), more than seal.max_excluded = {self._max_excluded:.1%}; "
-                "the check of the first batch in this log says which variables differ"
-            )
+        for i, name in enumerate(self._names):
+            penalty, _, excluded = sums[3 + 3 * i : 6 + 3 * i]
+            jets, limit = self._jets[name], self._settings.max_excluded
+            if not penalty < float("inf"):
+                raise SealError(
+                    f"the {LABELS[name]} penalty is not finite in epoch {self._epoch} ({self._mode}, within the last "
+                    f"steps before step {self._steps}): the network returns NaN or inf for transformed jets. Look at "
+                    "the task loss (has the training diverged?), lower the learning rate, or clip gradients with "
+                    "`-p clip_grad_norm 1.0`"
+                )
+            if significantly_above(excluded / max(1, jets), jets, limit):
+                raise SelfCheckError(
+                    f"{int(excluded)} of {jets} jets cannot be transformed (their inputs are not reproduced from the "
+                    f"four-momenta, or are not finite), more than seal.max_excluded = {limit:.1%}; "
+                    "the check of the first batch in this log says which variables differ"
+                )
 
     def _log(self, record: dict[str, Any]) -> None:
+        terms = "; ".join(
+            f"{LABELS[name]} {record[name]['penalty']:.3e} (RMS change {record[name]['rms_change']:.3g}) "
+            f"x weight {record[name]['weight']:.3g}, {record[name]['excluded']} of {record[name]['jets']} jets excluded"
+            for name in self._names
+        )
         _logger.info(
-            "SEAL epoch #%d %s: task loss %.5f, GSEAL %.3e x weight %.3g, total %.5f; %d of %d jets excluded (%.2f%%)",
+            "SEAL epoch #%d %s: task loss %.5f, total %.5f, spread of the output %.3g; %s",
             record["epoch"],
             record["mode"],
             record["task_loss"],
-            record["gseal"],
-            record["weight"],
             record["total_loss"],
-            record["excluded"],
-            record["jets"],
-            100.0 * record["excluded"] / max(1, record["jets"]),
+            record["spread"],
+            terms or "no penalty",
         )
         if self._tb_helper:
             mode = "train" if self._mode == "train" else "eval"
-            values = (record[key] for key in ("task_loss", "gseal", "weight", "total_loss", "jets", "excluded"))
-            self._write_scalars(f"{mode} (epoch)", self._epoch, *values)
+            self._write_scalars(f"{mode} (epoch)", self._epoch, record)
 
-    def _write_scalars(self, tag: str, step: int, *values: float) -> None:
-        names = ("TaskLoss", "GSEAL", "Weight", "TotalLoss", "Jets", "Excluded")
-        scalars = [(f"SEAL/{name}/{tag}", value, step) for name, value in zip(names, values, strict=True)]
-        self._tb_helper.write_scalars(scalars)
+    def _warn_of_collapse(self, record: dict[str, Any]) -> None:
+        """A constant network satisfies every penalty: say so when spread and violation have fallen together."""
+        assert self._path is not None
+        earlier = [r for r in _read(self._path) if _order(r) < _order(record) and r["mode"] == self._mode]
+        for name in self._names:
+            changes = [r[name]["rms_change"] for r in earlier if isinstance(r.get(name), dict)]
+            if record[name]["jets"] == 0:
+                continue
+            fallen = bool(changes) and (
+                record["spread"] < _COLLAPSE * max(r.get("spread", 0.0) for r in earlier)
+                and record[name]["rms_change"] < _COLLAPSE * max(changes)
+            )
+            if fallen or record["spread"] < _CONSTANT[self._settings.compare]:
+                _logger.warning(
+                    "SEAL epoch #%d %s: the output hardly depends on the jet any more (spread %.2g), and the small %s "
+                    "(RMS change %.2g) says nothing: a constant network satisfies every symmetry. Lower "
+                    "seal.%s.weight, or let it grow later with warmup_epochs",
+                    record["epoch"],
+                    record["mode"],
+                    record["spread"],
+                    LABELS[name],
+                    record[name]["rms_change"],
+                    name,
+                )
+
+    def _write_scalars(self, tag: str, step: int, record: dict[str, Any]) -> None:
+        scalars = [("TaskLoss", record["task_loss"]), ("TotalLoss", record["total_loss"]), ("Spread", record["spread"])]
+        for name in self._names:
+            label, term = LABELS[name], record[name]
+            scalars += [
+                (label, term["penalty"]),
+                (f"{label}RmsChange", term["rms_change"]),
+                (f"{label}Weight", term["weight"]),
+                (f"{label}Excluded", term["excluded"]),
+            ]
+        self._tb_helper.write_scalars([(f"SEAL/{name}/{tag}", value, step) for name, value in scalars])
+
+
+def _scalar(value: float | Tensor, device: torch.device) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().to(device, torch.float64)
+    # `full` fills on the device; copying a number from the host would wait for it
+    return torch.full((), value, dtype=torch.float64, device=device)
 
 
 def append_record(path: Path, record: dict[str, Any]) -> None:

@@ -2,19 +2,32 @@
 
 Hebbar, Madula, Mikuni, Nachman, Outmezguine, Savoray, "SEAL - A Symmetry EncourAging Loss for High
 Energy Physics", arXiv:2511.01982 (2025). A penalty knows a callable, four-momenta (N jets, 4, P
-particles), component order (px, py, pz, E), and group elements; nothing of weaver, files or features.
+particles), component order (px, py, pz, E) in GeV, and group elements or generators; nothing of weaver, files or
+features. The callable maps momenta (M, 4, P) to y (M, C), each jet for itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .lorentz import transform
+from .errors import DerivativeError
+from .lorentz import exponential, transform
 
-__all__ = ["COMPARE", "gseal", "half_squared_difference"]
+__all__ = [
+    "COMPARE",
+    "Derivatives",
+    "delta_seal",
+    "delta_seal_autograd",
+    "delta_seal_finite_difference",
+    "derivatives",
+    "directions",
+    "gseal",
+    "half_squared_difference",
+]
 
 Function = Callable[[Tensor], Tensor]
 
@@ -40,6 +53,15 @@ COMPARE: dict[str, Function] = {"probability": _probability, "logit": _logit, "o
 """Network output (N, C) -> the y (N, C) that is compared; float32 or better expected."""
 
 
+def directions(compare: str, outputs: int) -> Tensor:
+    """Orthonormal rows (d, C) that span all changes of y: probabilities sum to one, two logits to zero."""
+    if compare == "output" or (compare == "logit" and outputs > 2):
+        return torch.eye(outputs, dtype=torch.float64)
+    # the complement of (1, ..., 1) after a QR decomposition that starts with it
+    columns = torch.cat([torch.ones(outputs, 1), torch.eye(outputs)[:, : outputs - 1]], dim=1).double()
+    return torch.linalg.qr(columns).Q[:, 1:].T.contiguous()
+
+
 def half_squared_difference(first: Tensor, second: Tensor) -> Tensor:
     """``1/2 sum_c (first_c - second_c)^2``, (N, C) and (N, C) -> (N,).
 
@@ -48,20 +70,198 @@ def half_squared_difference(first: Tensor, second: Tensor) -> Tensor:
     return 0.5 * (first - second).square().flatten(1).sum(dim=1)
 
 
-def gseal(function: Function, momenta: Tensor, elements: Tensor, reference: Tensor | None = None) -> Tensor:
+def _act(matrices: Tensor | None, y: Tensor) -> Tensor:
+    """R y for matrices (N, C, C) and y (N, C)."""
+    return y if matrices is None else torch.einsum("ncd,nd->nc", matrices, y.double()).to(y.dtype)
+
+
+def gseal(
+    function: Function,
+    momenta: Tensor,
+    elements: Tensor,
+    reference: Tensor | None = None,
+    representation: Tensor | None = None,
+) -> Tensor:
     """GSEAL: ``1/2 sum_c (y_c(L p) - y_c(p))^2`` for each jet, (N,).
 
     Parameters
     ----------
-    function: momenta (M, 4, P) -> y (M, C); called once, with the 2 N jets of both terms, or with the N
-        transformed ones if ``reference`` is given. Both terms carry gradients.
+    function: momenta (N, 4, P) -> y (N, C). Both terms carry gradients.
     momenta: (N, 4, P), GeV
     elements: group elements L, (N, 4, 4), one per jet
     reference: y(p), (N, C), where it is already known
+    representation: R(L), (N, C, C): compare ``y(L p)`` with ``R(L) y(p)``
     """
-    moved = transform(elements, momenta)
     if reference is None:
-        reference, transformed = function(torch.cat([momenta.double(), moved])).chunk(2)
-    else:
-        transformed = function(moved)
-    return half_squared_difference(transformed, reference)
+        reference = function(momenta.double())
+    return half_squared_difference(function(transform(elements, momenta)), _act(representation, reference))
+
+
+class Derivatives(NamedTuple):
+    """``y`` (N, C) at the identity, and ``along`` (N, K, G): d/dt_a of K directions of y at t = 0."""
+
+    y: Tensor
+    along: Tensor
+
+
+def derivatives(
+    function: Function,
+    momenta: Tensor,
+    basis: Tensor,
+    covectors: Tensor,
+    representation: Tensor | None = None,
+    create_graph: bool = False,
+) -> Derivatives:
+    """``d/dt_a v . y(exp(sum_b t_b G_b) p)`` at t = 0, all generators from one gradient for each covector.
+
+    Parameters
+    ----------
+    function: momenta (N, 4, P) -> y (N, C), differentiable; twice if ``create_graph``
+    momenta: (N, 4, P), GeV
+    basis: generators (G, 4, 4)
+    covectors: (N, K, C), or (K, C) for all jets
+    representation: generators on the outputs (G, C, C): the derivative of ``y(exp(t G) p) - exp(t R) y(p)``
+
+    Raises
+    ------
+    DerivativeError: the output does not depend on the momenta in a differentiable way
+    """
+    with torch.enable_grad():
+        t = torch.zeros(len(momenta), len(basis), dtype=torch.float64, device=momenta.device, requires_grad=True)
+        # to first order the exponential is the sum: the same derivative at t = 0, and exactly p there
+        moved = momenta.double() + torch.einsum("na,aij->nij", t, basis) @ momenta.double()
+        y = function(moved)
+        projected = torch.einsum("nkc,nc->nk", covectors.expand(len(y), *covectors.shape[-2:]).to(y.dtype), y)
+        along = [
+            _gradient(projected[:, k].sum(), t, create_graph, last=k == projected.shape[1] - 1)
+            for k in range(projected.shape[1])
+        ]
+    result = torch.stack(along, dim=1)
+    if representation is not None:
+        covectors = covectors.expand(len(y), *covectors.shape[-2:]).double()
+        result = result - torch.einsum("nkc,acd,nd->nka", covectors, representation, y.double())
+    return Derivatives(y, result)
+
+
+def _gradient(value: Tensor, t: Tensor, create_graph: bool, last: bool) -> Tensor:
+    if not value.requires_grad:
+        raise DerivativeError("the network cuts the gradient with respect to the four-momenta (`no_grad`, `detach`)")
+    gradient = torch.autograd.grad(
+        value, t, create_graph=create_graph, retain_graph=create_graph or not last, allow_unused=True
+    )[0]
+    if gradient is None:
+        raise DerivativeError("the network's output does not depend on the four-momenta in a differentiable way")
+    return gradient
+
+
+def _random_covectors(number: int, frame: Tensor, projections: int, generator: torch.Generator) -> tuple[Tensor, float]:
+    """Covectors v (N, K, C) and the factor f such that ``f sum_k (v_k . x)^2`` has the mean ``|x|^2``.
+
+    For x in the frame: K orthonormal random directions of its d; all of them, and no chance, where ``projections``
+    reaches d.
+    """
+    rows = len(frame)
+    if projections >= rows:
+        return frame, 1.0
+    normal = torch.randn(number, rows, projections, dtype=torch.float64, device=generator.device, generator=generator)
+    orthonormal = normal / normal.norm(dim=1, keepdim=True) if projections == 1 else torch.linalg.qr(normal).Q
+    return orthonormal.transpose(1, 2) @ frame, rows / projections
+
+
+def delta_seal_autograd(
+    function: Function,
+    momenta: Tensor,
+    basis: Tensor,
+    frame: Tensor,
+    generator: torch.Generator,
+    projections: int = 1,
+    representation: Tensor | None = None,
+    create_graph: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """deltaSEAL, ``sum_a 1/2 sum_c (d/dt y_c(exp(t G_a) p))^2`` at t = 0 for each jet (N,), and y(p) (N, C).
+
+    All generators come from one gradient with respect to the algebra's coordinates (N, G). Outputs beyond
+    ``projections`` are covered by random directions, without bias (Hutchinson).
+
+    Parameters
+    ----------
+    function, momenta, basis, representation, create_graph: as for ``derivatives``
+    frame: the directions in which y can change, (d, C), see ``directions``
+    generator: source of the random directions
+    projections: gradients per jet; exact from d on
+
+    Raises
+    ------
+    DerivativeError: as ``derivatives``
+    """
+    covectors, factor = _random_covectors(len(momenta), frame.to(momenta.device), projections, generator)
+    y, along = derivatives(function, momenta, basis, covectors, representation, create_graph)
+    return 0.5 * factor * along.square().sum(dim=(1, 2)), y
+
+
+def delta_seal_finite_difference(
+    function: Function,
+    momenta: Tensor,
+    basis: Tensor,
+    step: float,
+    generator: torch.Generator,
+    reference: Tensor | None = None,
+    representation: Tensor | None = None,
+    norm: float | None = None,
+) -> Tensor:
+    """deltaSEAL from a difference along one random direction of the algebra per jet, (N,).
+
+    ``G 1/2 sum_c ((y_c(exp(h xi) p) - y_c(p)) / h)^2`` with ``xi`` uniform on the unit sphere of the span of the G
+    generators. As xi and -xi are equally likely the bias is of order h^2; rounding contributes ``(noise of y / h)^2``.
+
+    Parameters
+    ----------
+    function, momenta, basis, representation: as for ``derivatives``; needs no derivative of the function
+    step: h, in units of the generators' coordinates (rapidity, radian)
+    generator: source of the directions
+    reference: y(p), (N, C), where it is already known
+    norm: upper limit of the norm of ``sum_a xi_a G_a``, on momenta and outputs; None: read from the tensors
+    """
+    if reference is None:
+        reference = function(momenta.double())
+    bound = None if norm is None else step * norm
+    count = len(basis)
+    normal = torch.randn(len(momenta), count, dtype=torch.float64, device=generator.device, generator=generator)
+    coordinates = step * normal / normal.norm(dim=1, keepdim=True)
+    moved = function(transform(exponential(coordinates, basis, bound), momenta))
+    expected = reference
+    if representation is not None:
+        expected = _act(exponential(coordinates, representation, bound), reference)
+    return count / step**2 * half_squared_difference(moved, expected)
+
+
+def delta_seal(
+    function: Function,
+    momenta: Tensor,
+    basis: Tensor,
+    generator: torch.Generator,
+    estimator: str = "autograd",
+    compare: str = "probability",
+    step: float = 0.05,
+    projections: int = 1,
+    representation: Tensor | None = None,
+) -> Tensor:
+    """deltaSEAL, ``sum_a 1/2 sum_c (d/dt y_c(exp(t G_a) p))^2`` at t = 0 for each jet, (N,), by either estimator.
+
+    Parameters
+    ----------
+    function: momenta (N, 4, P) -> y (N, C), in the space ``compare``
+    momenta: (N, 4, P), GeV
+    basis: generators (G, 4, 4); a weight w_a is a factor ``sqrt(w_a)``
+    generator: source of random directions, on the momenta's device
+    estimator: ``autograd`` or ``finite_difference``
+    step, projections, representation: see ``delta_seal_finite_difference`` and ``delta_seal_autograd``
+    """
+    if estimator == "finite_difference":
+        return delta_seal_finite_difference(function, momenta, basis, step, generator, representation=representation)
+    if estimator != "autograd":
+        raise ValueError(f"estimator: expected 'autograd' or 'finite_difference', got {estimator!r}")
+    with torch.no_grad():
+        outputs = function(momenta[:1].double()).shape[1]
+    frame = directions(compare, outputs)
+    return delta_seal_autograd(function, momenta, basis, frame, generator, projections, representation)[0]

@@ -20,14 +20,19 @@ from torch import Tensor, nn
 from weaver.utils.logger import _logger
 from weaver.utils.nn import tools
 
-from .attach import Ledger, Penaliser, strip_input
+from .attach import Penaliser, strip_input
+from .augment import Augmenter
 from .compat import require_supported_weaver
 from .config import SealConfig, load_settings
 from .errors import AttachmentError, ConfigError, SealError
+from .estimators import Choice, DerivativeCheck
 from .features import FeatureMap
-from .monitor import EpochMonitor
-from .schedule import random_seed, warmup_factor
+from .ledger import Entry, Ledger
+from .monitor import EpochMonitor, Step
+from .schedule import random_seed, settling_factor, warmup_factor
 from .selfcheck import require_consistency
+from .state import restore_state, save_state, seed_everything, state_path
+from .weights import Weight, mean_over_ranks, weight_of
 
 __all__ = ["SealLoss", "with_seal"]
 
@@ -104,7 +109,7 @@ class _Plugin:
         names = tuple(data_config.input_names)
         if jet in names:
             strip_input(model, names.index(jet), len(names))
-        self._run, self._model_built = _Run(), True
+        self._run, self._model_built = _Run(None, seed), True
         if settings is None:
             _logger.info("SEAL is switched off: plain weaver training")
         elif not options.get("for_inference"):
@@ -137,19 +142,25 @@ class _Plugin:
 class _Run:
     """What hook, loss and loops share during a training: settings, ledger, position in the schedule."""
 
-    def __init__(self, settings: SealConfig | None = None, seed: int = 0) -> None:
+    def __init__(self, settings: SealConfig | None = None, seed: int | None = None) -> None:
         self.settings = settings
         self.ledger = Ledger()
+        self.weights: dict[str, Weight] = {}
+        if settings is not None:
+            self.weights = {name: weight_of(p.weight, settings.compare) for name, p in settings.penalties.items()}
         self.monitor: EpochMonitor | None = None
         self.loops_wrapped = False
         self.problem: SealError | None = None
         self.validating = False
-        self._seed = seed
+        self._user_seed = seed
+        # without a seed of the user's, follow the one that PyTorch's generator already has
+        self._seed = torch.initial_seed() if seed is None else seed
+        self._restored = False
         self._rank = 0
         self._epoch: int | None = None
         self._steps_per_epoch: int | None = None
         self._batch = 0
-        self._training_weight: float | None = None
+        self._training_weights: dict[str, float | Tensor] = {}
 
     def attach(self, model: nn.Module, data_config: Any) -> None:
         """Compile the feature map and register the hooks."""
@@ -170,8 +181,14 @@ class _Run:
                 ", ".join(feature_map.undeclared),
             )
 
+        checked = False
+
         def self_check(feature_map: FeatureMap, inputs: Sequence[Tensor]) -> None:
+            nonlocal checked
+            if checked:
+                return
             result = require_consistency(feature_map, inputs, settings, data_config)
+            checked = True
             _logger.info(
                 "SEAL self-check on %d jets at L = 1: %.2f%% excluded\n%s",
                 result.jets,
@@ -179,24 +196,44 @@ class _Run:
                 result.table(),
             )
 
-        penaliser = Penaliser(
-            feature_map, settings, self.ledger, self._seed_of_step, lambda: self.validating, self_check
-        )
-        penaliser.attach(model)
+        if settings.augment is not None:
+            Augmenter(feature_map, settings, self._seed_of_step, self_check).attach(model)
+        if settings.penalties:
+            penaliser = Penaliser(
+                feature_map,
+                settings,
+                self.ledger,
+                self._seed_of_step,
+                lambda: self.validating,
+                self_check,
+                _report_choice,
+            )
+            penaliser.attach(model)
 
-    def weight(self) -> float:
-        """lambda_G at the current step; in validation the one that training had reached."""
+    def weight(self, name: str) -> float | Tensor:
+        """Weight of a penalty at the current step; in validation the one that training had reached."""
         assert self.settings is not None
+        if self.validating and name in self._training_weights:
+            return self._training_weights[name]
+        settling = settling_factor(self._epoch, self._batch)
+        warmup = warmup_factor(self._epoch, self._batch, self.settings.warmup_epochs, self._steps_per_epoch)
         if self.validating:
-            return self.settings.gseal.weight if self._training_weight is None else self._training_weight
-        factor = warmup_factor(self._epoch, self._batch, self.settings.warmup_epochs, self._steps_per_epoch)
-        self._training_weight = self.settings.gseal.weight * factor
-        return self._training_weight
+            settling = warmup = 1.0
+        weight = self.weights[name].at(settling, warmup)
+        if not self.validating:
+            self._training_weights[name] = weight
+        return weight
+
+    def update_weight(self, name: str, penalty: Tensor) -> None:
+        """Let a weight with a target follow it, in training, once the running statistics have settled."""
+        in_epoch = self._epoch is not None and not self.validating
+        if in_epoch and settling_factor(self._epoch, self._batch) == 1.0 and self.weights[name].state() is not None:
+            self.weights[name].update(mean_over_ranks(penalty.detach()))
 
     def expects_penalty(self) -> bool:
         """Whether a training step within one of weaver's epochs must have left a penalty."""
         assert self.settings is not None
-        return self.monitor is not None and not self.validating and self.settings.gseal.weight > 0
+        return self.monitor is not None and not self.validating and bool(self.settings.active)
 
     def require_ready(self) -> None:
         """Raise what stands against a training: a data config that cannot be used, or loops that are not SEAL's."""
@@ -207,6 +244,11 @@ class _Run:
                 "the network config lacks SEAL's training functions: expected all four of `get_model, get_loss, "
                 "get_train_fn, get_evaluate_fn = with_seal(...)`; without them nothing is logged or checked"
             )
+
+    def seed_epoch(self, arguments: dict[str, Any]) -> None:
+        """With a seed of the user's, an epoch is the same in a resumed training as in an uninterrupted one."""
+        if self._user_seed is not None:
+            seed_everything(self._user_seed, arguments["epoch"], _rank(), arguments["train_loader"])
 
     def next_step(self) -> None:
         self._batch += 1
@@ -224,6 +266,8 @@ class _Run:
             arguments = _bind(classification, args, kwargs)
             command_line = arguments["extra_args"]["args"]
             loop = custom or (regression if command_line.regression_mode else classification)
+            if mode == "train":
+                run.seed_epoch(arguments)
             if run.settings is None or arguments.get("for_training") is False:
                 return loop(*args, **kwargs)
             return run._epoch_of(loop, mode, arguments, command_line, args, kwargs)
@@ -237,9 +281,13 @@ class _Run:
         self._epoch, self._batch = arguments["epoch"], 0
         self._steps_per_epoch = arguments["steps_per_epoch"]
         self._rank = _rank()
-        first = self._rank == 0 and command_line.model_prefix
-        path = Path(f"{command_line.model_prefix}_seal.jsonl") if first else None
-        self.monitor = EpochMonitor(arguments["epoch"], mode, path, self.settings.max_excluded, arguments["tb_helper"])
+        prefix = command_line.model_prefix
+        path = Path(f"{prefix}_seal.jsonl") if prefix and self._rank == 0 else None
+        self.monitor = EpochMonitor(arguments["epoch"], mode, path, self.settings, arguments["tb_helper"])
+        if mode == "train" and command_line.load_epoch is not None and not self._restored:
+            self._restored = True
+            if restore_state(state_path(prefix, command_line.load_epoch), self.weights, arguments["model"]):
+                _logger.info("SEAL continues from %s", state_path(prefix, command_line.load_epoch))
         try:
             result = loop(*args, **kwargs)
             if len(self.ledger) and not self.validating:
@@ -247,6 +295,8 @@ class _Run:
                     "the last penalty of the epoch was never added to the loss; is `get_loss` SEAL's?"
                 )
             self.monitor.finish()
+            if mode == "train" and path is not None:
+                save_state(state_path(prefix, arguments["epoch"]), self.weights, arguments["model"])
         finally:
             self.ledger.take()
             self.validating, self.monitor, self._epoch = False, None, None
@@ -254,9 +304,10 @@ class _Run:
 
 
 class SealLoss:
-    """The task loss plus ``weight * GSEAL``; in validation the task loss alone, with the penalty logged.
+    """The task loss plus ``weight * penalty`` for each penalty.
 
-    Weaver chooses the best epoch and reports the validation loss as it would without SEAL.
+    In validation it is the task loss alone, and the penalties are logged: weaver chooses the best epoch and
+    reports the validation loss as it would without SEAL.
     """
 
     def __init__(self, task_loss: Callable[..., Tensor], run: _Run) -> None:
@@ -280,21 +331,39 @@ class SealLoss:
                 )
             self._log_without_penalty(task)
             return task
-        jets = sum(entry.jets for entry in entries)
-        penalty = torch.stack([entry.total.to(task.device) for entry in entries]).sum() / jets
-        excluded = torch.stack([entry.excluded.to(task.device) for entry in entries]).sum()
-        weight = run.weight()
+        total, steps = self._add_penalties(task, entries)
+        variance = torch.stack([entry.variance.to(task.device) for entry in entries]).sum()
         if run.monitor is not None:
-            run.monitor.add(task, penalty, weight, jets, excluded)
+            run.monitor.add(task, total, steps, variance, sum(entry.jets for entry in entries))
         run.next_step()
-        return task if run.validating else task + weight * penalty
+        return task if run.validating else total
+
+    def _add_penalties(self, task: Tensor, entries: Sequence[Entry]) -> tuple[Tensor, dict[str, Step]]:
+        """The total loss, and what to record of each penalty."""
+        run, total, steps = self._run, task, {}
+        for name in entries[0].terms:
+            terms = [entry.terms[name] for entry in entries]
+            jets = sum(term.jets for term in terms)
+            penalty = torch.stack([term.total.to(task.device) for term in terms]).sum() / jets
+            excluded = torch.stack([term.excluded.to(task.device) for term in terms]).sum()
+            weight = run.weight(name)
+            total = total + (weight.to(penalty) if isinstance(weight, Tensor) else weight) * penalty
+            run.update_weight(name, penalty)
+            steps[name] = Step(penalty, weight, jets, excluded)
+        return total, steps
 
     def _log_without_penalty(self, task: Tensor) -> None:
         """Weight 0: nothing is computed, the record says so."""
         run = self._run
         if run.monitor is not None:
-            run.monitor.add(task, task.new_zeros(()), 0.0, 0, task.new_zeros(()))
+            run.monitor.add(task, task, {})
             run.next_step()
+
+
+def _report_choice(choice: Choice, check: DerivativeCheck | None) -> None:
+    _logger.info("SEAL computes deltaSEAL by %s: %s", choice.estimator, choice.reason)
+    if check is not None and not check.wrong:
+        _logger.info("SEAL check of derivatives, autograd against finite differences\n%s", check.table())
 
 
 def _rest(options: dict[str, Any]) -> dict[str, Any]:
@@ -310,10 +379,10 @@ def _reject_misspelt(options: dict[str, Any]) -> None:
             raise ConfigError(f"-o {key}", f"unknown option; SEAL's options are {', '.join(_OPTIONS)}")
 
 
-def _seed(option: Any) -> int:
-    """Seed everything if asked to; otherwise follow the seed that PyTorch's generator already has."""
+def _seed(option: Any) -> int | None:
+    """Check ``-o seed``, and let the network's initial weights follow from it."""
     if option is None:
-        return torch.initial_seed()
+        return None
     if isinstance(option, bool) or not isinstance(option, int) or option < 0:
         raise ConfigError("-o seed", f"expected a whole number >= 0, got {option!r} ({type(option).__name__})")
     # ranks with the same number on two nodes read the same files; they must not shuffle them alike, too

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["SETTLING_STEPS", "random_seed", "warmup_factor"]
+__all__ = ["SETTLING_STEPS", "random_seed", "settling_factor", "warmup_factor"]
 
 SETTLING_STEPS = 50
 """The weight grows over this many first steps of a training: BatchNorm's running statistics, with which the
 penalised function is evaluated, follow the batch statistics only after some tens of steps."""
 
 
+def settling_factor(epoch: int | None, batch: int) -> float:
+    """Share of the weights at step ``batch`` (from 0) of ``epoch`` (from 0) while running statistics settle.
+
+    ``epoch`` is None outside training epochs (learning-rate finder): full weight.
+    """
+    return min(1.0, (batch + 1) / SETTLING_STEPS) if epoch == 0 else 1.0
+
+
 def warmup_factor(epoch: int | None, batch: int, warmup_epochs: float, steps_per_epoch: int | None) -> float:
-    """Share of the full weight at step ``batch`` (from 0) of ``epoch`` (from 0).
+    """Share of a fixed weight at step ``batch`` (from 0) of ``epoch`` (from 0), apart from the settling.
 
     Linear over ``warmup_epochs``; per step where the number of steps is known, else in a staircase of one
-    step per epoch, ``(epoch + 1) / (warmup_epochs + 1)``, which is never zero. ``epoch`` is None outside
-    training epochs (learning-rate finder): full weight.
+    step per epoch, ``(epoch + 1) / (warmup_epochs + 1)``, which is never zero.
     """
-    if epoch is None:
+    if epoch is None or warmup_epochs == 0:
         return 1.0
-    settling = min(1.0, (batch + 1) / SETTLING_STEPS) if epoch == 0 else 1.0
-    if warmup_epochs == 0:
-        return settling
     if steps_per_epoch:
-        ramp = (epoch + (batch + 1) / steps_per_epoch) / warmup_epochs
-    else:
-        ramp = (epoch + 1) / (warmup_epochs + 1)
-    return settling * min(1.0, ramp)
+        return min(1.0, (epoch + (batch + 1) / steps_per_epoch) / warmup_epochs)
+    return min(1.0, (epoch + 1) / (warmup_epochs + 1))
 
 
 def random_seed(seed: int, epoch: int | None, batch: int, rank: int, replica: int, validation: bool) -> int:

@@ -13,19 +13,24 @@ PACKAGE = Path(seal_weaver.__file__).parent
 MODULES = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
 
 LAYERS = [
-    {"errors"},
-    {"batchnorm", "compat", "config", "conventions", "expressions", "lorentz", "schedule"},
-    {"layout", "penalties"},
+    {"algebra", "errors"},
+    {"batchnorm", "compat", "conventions", "derivatives", "expressions", "lorentz", "parsing", "schedule"},
+    {"ledger", "patches", "penalties", "sections"},
+    {"config", "weights"},
+    {"layout", "state", "subgroups"},
     {"variables"},
-    {"features", "patches"},
-    {"attach", "selfcheck"},
-    {"monitor"},
+    {"features"},
+    {"augment", "deployed", "selfcheck"},
+    {"estimators", "monitor"},
+    {"attach"},
     {"plugin"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MAY_IMPORT_WEAVER = {"monitor", "patches", "plugin"}
-WITHOUT_TORCH = {"cli", "compat", "config", "conventions", "errors", "layout", "schedule"}
+WITHOUT_TORCH = {
+    *("algebra", "cli", "compat", "config", "conventions", "errors", "layout", "parsing", "schedule", "sections"),
+}
 
 
 def imports(path: Path) -> set[str]:

@@ -11,10 +11,13 @@ from conftest import CONFIGS, NETWORKS, edited_config, load_batch, set_seal
 from torch import nn
 from weaver.nn.model.ParticleTransformer import SequenceTrimmer
 
-from seal_weaver.attach import DeployedFunction, Entry, Ledger, Penaliser, strip_input, traceless
+from seal_weaver.attach import Penaliser, strip_input
+from seal_weaver.batchnorm import Statistics
 from seal_weaver.config import SealConfig
+from seal_weaver.deployed import DeployedFunction, traceless
 from seal_weaver.errors import AttachmentError, ConfigError
 from seal_weaver.features import FeatureMap
+from seal_weaver.ledger import Entry, Ledger, Term
 from seal_weaver.lorentz import exponential, generators, minkowski, random_lorentz, transform
 from seal_weaver.patches import double_precision_pairs
 from seal_weaver.penalties import COMPARE, gseal
@@ -45,13 +48,20 @@ def attach(model: nn.Module, data_config, validating: bool = False, **section) -
         lambda replica: 7,
         lambda: validating,
         lambda *_: None,
+        lambda *_: None,
     )
     penaliser.attach(model)
     return ledger
 
 
-def mean(entries: list[Entry]) -> torch.Tensor:
-    return sum(entry.total for entry in entries) / sum(entry.jets for entry in entries)
+def mean(entries: list[Entry], name: str = "gseal") -> torch.Tensor:
+    terms = [entry.terms[name] for entry in entries]
+    return sum(term.total for term in terms) / sum(term.jets for term in terms)
+
+
+def only(ledger: Ledger, name: str = "gseal") -> Term:
+    (entry,) = ledger.take()
+    return entry.terms[name]
 
 
 @pytest.fixture
@@ -109,7 +119,7 @@ def test_a_real_network_has_a_penalty_with_gradients(network: str, batch) -> Non
     for _ in range(8):
         model(*inputs)
         entries = ledger.take()
-    (entry,) = entries
+    entry = entries[0].terms["gseal"]
     penalty = mean(entries)
     assert penalty > 1e-8
     assert (entry.jets, int(entry.excluded)) == (48, 0)
@@ -186,9 +196,9 @@ def test_exact_symmetries_of_particletransformer_hold_to_float_precision(name: s
     feature_map = FeatureMap.compile(data_config, settings)
     p = feature_map.momenta(inputs)
     elements = exponential(torch.full((len(p), 1), angle), generators([name]))
-    with torch.no_grad(), traceless(model, torch.device("cpu")):
-        function = DeployedFunction(model, feature_map, inputs, SealConfig(compare="output"), torch.float64)
-        y = [function(q) for q in (p, transform(elements, p))]
+    with torch.no_grad(), traceless(model, torch.device("cpu")) as statistics:
+        function = DeployedFunction(model, feature_map, inputs, SealConfig(compare="output"), torch.float64, statistics)
+        y = [function.reference(p), function(transform(elements, p))]
     assert (y[1] - y[0]).abs().max() < 1e-5
     with torch.no_grad():
         plain = [model(*feature_map(q, inputs)[0]) for q in (p, transform(elements, p))]
@@ -204,9 +214,9 @@ def test_splitting_off_the_longest_jets_changes_nothing(batch) -> None:
     p = feature_map.momenta(inputs)
     lengths: list[int] = []
     model.mod.bn_fts.register_forward_hook(lambda m, args, out: lengths.append(args[0].shape[2]))
-    with torch.no_grad(), traceless(model, torch.device("cpu")):
-        function = DeployedFunction(model, feature_map, inputs, SealConfig(compare="output"), torch.float64)
-        split = function(p)
+    with torch.no_grad(), traceless(model, torch.device("cpu")) as statistics:
+        function = DeployedFunction(model, feature_map, inputs, SealConfig(compare="output"), torch.float64, statistics)
+        split = function.reference(p)
         whole = model.forward(*feature_map(p, inputs, torch.float64)[0])
     assert len(lengths) == 3
     assert lengths[0] < lengths[1] == lengths[2]
@@ -238,8 +248,8 @@ def test_a_network_without_modes_is_run_twice_not_three_times(batch) -> None:
     feature_map = FeatureMap.compile(data_config, SealConfig())
     p = feature_map.momenta(inputs)
     elements = random_lorentz(len(p), 0.95, False, torch.Generator().manual_seed(7))
-    function = DeployedFunction(network, feature_map, inputs, SealConfig(), torch.float32)
-    assert torch.allclose(penalty, gseal(function, p, elements).mean(), rtol=1e-3)
+    function = DeployedFunction(network, feature_map, inputs, SealConfig(), torch.float32, Statistics())
+    assert torch.allclose(penalty, gseal(function, p, elements, function.reference(p)).mean(), rtol=1e-3)
 
 
 def test_fraction_penalises_the_first_jets_of_the_shuffled_batch(batch) -> None:
@@ -247,7 +257,7 @@ def test_fraction_penalises_the_first_jets_of_the_shuffled_batch(batch) -> None:
     model = build("seal_pnet.py", data_config).train()
     ledger = attach(model, data_config, fraction=0.25)
     model(*inputs)
-    (entry,) = ledger.take()
+    entry = only(ledger)
     assert entry.jets == 12
 
 
@@ -259,14 +269,14 @@ def test_jets_that_cannot_be_transformed_have_weight_zero_and_count_in_the_mean(
     inputs[2][10, :, 3] = 0.0  # a constituent of zero energy
     inputs[3][11] = 0.0  # a jet without constituents
     model(*inputs)
-    (entry,) = ledger.take()
+    entry = only(ledger)
     assert (entry.jets, int(entry.excluded)) == (48, 12)
     good = FeatureMap.compile(data_config, SealConfig())
     p = good.momenta(inputs)
     elements = random_lorentz(48, 0.95, False, torch.Generator().manual_seed(7))
-    with torch.no_grad(), traceless(model, torch.device("cpu")):
-        function = DeployedFunction(model, good, inputs, SealConfig(), torch.float64)
-        per_jet = gseal(function, p, elements)
+    with torch.no_grad(), traceless(model, torch.device("cpu")) as statistics:
+        function = DeployedFunction(model, good, inputs, SealConfig(), torch.float64, statistics)
+        per_jet = gseal(function, p, elements, function.reference(p))
     assert torch.equal(per_jet[:12], torch.zeros(12))
     assert torch.allclose(entry.total, per_jet[12:].sum(), rtol=1e-4)
     entry.total.backward()
@@ -298,7 +308,7 @@ def test_in_place_networks_that_draw_random_numbers_and_autocast(batch) -> None:
     for _ in range(2):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             network(*(x.clone() for x in inputs))
-        (entry,) = ledger.take()
+        entry = only(ledger)
         assert int(entry.excluded) == 0
     assert torch.equal(stream, torch.get_rng_state())
     assert network.seen[-1] == (torch.float32, False), "the penalty pass runs in float32"
@@ -311,7 +321,7 @@ def test_excluded_jets_have_no_gradient_even_where_the_network_fails(batch) -> N
     ledger = attach(network, data_config)
     inputs[2][3] *= 1e4  # momenta that contradict the features, and would give NaN
     network(*(x.clone() for x in inputs))
-    (entry,) = ledger.take()
+    entry = only(ledger)
     assert int(entry.excluded) == 1
     entry.total.backward()
     assert torch.isfinite(network.linear.weight.grad).all()
@@ -359,7 +369,7 @@ def test_validation_is_penalised_without_gradients(batch) -> None:
     ledger = attach(model, data_config, validating=True)
     with torch.no_grad():
         model(*inputs)
-    (entry,) = ledger.take()
+    entry = only(ledger)
     assert entry.total > 0
     assert not entry.total.requires_grad
 
@@ -420,7 +430,7 @@ def test_the_jet_group_is_stripped_and_reaches_the_penalty(tmp_path) -> None:
     model = model.train()
     ledger = attach(model, data_config, jet="jet_vectors")
     model(*inputs)
-    (entry,) = ledger.take()
+    entry = only(ledger)
     assert int(entry.excluded) == 0, "truncated jets are exact with the jet's own four-momentum"
     assert not [name for name in model.__dict__ if name.startswith("_seal")]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from seal_weaver.batchnorm import following_statistics
+from seal_weaver.batchnorm import Statistics, following_statistics
 
 SHAPES = {"rows": (12, 3), "sequences": (12, 3, 5), "images": (12, 3, 4, 2), "pairs in one row": (1, 3, 40)}
 
@@ -35,17 +35,25 @@ def settle(model: nn.Sequential, x: torch.Tensor) -> None:
         model[1].running_var.copy_(hidden.var(dims, correction=0))
 
 
-def penalty(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    y = model(x)
-    first, second = y.chunk(2, dim=-1 if len(x) == 1 else 0)
-    return (first - second).square().sum()
+def moved(x: torch.Tensor) -> torch.Tensor:
+    return x[..., 20:] if len(x) == 1 else x[6:]
+
+
+def penalty(model: nn.Module, x: torch.Tensor, statistics: Statistics | None = None) -> torch.Tensor:
+    if statistics:
+        statistics.take_from(reference=True)
+    first = model(reference(x))
+    if statistics:
+        statistics.take_from(reference=False)
+    return (first - model(moved(x))).square().sum()
 
 
 def gradient(model: nn.Sequential, x: torch.Tensor, follow: bool) -> dict[str, torch.Tensor]:
     model.zero_grad()
-    with following_statistics(model.modules() if follow else []):
+    with following_statistics(model.modules() if follow else []) as statistics:
         model.eval()
-        penalty(model, x).backward()
+        value = penalty(model, x, statistics)
+    value.backward()
     return {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
@@ -68,6 +76,11 @@ def test_the_gradient_is_the_total_derivative(shape) -> None:
     x = torch.randn(shape, dtype=torch.float64)
     settle(model, x)
     found = gradient(model, x, follow=True)
+    require_total_derivative(model, x, found, lambda: penalty(model.eval(), x))
+
+
+def require_total_derivative(model, x: torch.Tensor, found: dict[str, torch.Tensor], value) -> None:
+    """Compare with finite differences of ``value()``, the statistics being computed anew for the moved parameters."""
     # eps enters the normalisation, too, so the identity holds up to eps / variance
     for name, parameter in model.named_parameters():
         direction = torch.randn_like(parameter)
@@ -76,11 +89,51 @@ def test_the_gradient_is_the_total_derivative(shape) -> None:
             with torch.no_grad():
                 parameter.add_(step * direction)
                 settle(model, x)
-                values.append(penalty(model.eval(), x))
+            values.append(value().detach())
+            with torch.no_grad():
                 parameter.sub_(step * direction)
         settle(model, x)
         expected = (values[0] - values[1]) / 2e-6
         assert torch.allclose((found[name] * direction).sum(), expected, rtol=2e-4, atol=1e-6), name
+
+
+def slopes(model: nn.Module, x: torch.Tensor, create_graph: bool = False) -> torch.Tensor:
+    """The derivative of each reference row's summed output along a shift of the row: (rows,)."""
+    t = torch.zeros(len(reference(x)), dtype=x.dtype, requires_grad=True)
+    shifted = reference(x) + t.view(-1, *(1,) * (x.dim() - 1)) * torch.sin(3 * reference(x))
+    return torch.autograd.grad(model(shifted).sum(), t, create_graph=create_graph)[0]
+
+
+@pytest.mark.parametrize(
+    "shape", [s for s in SHAPES.values() if s[0] > 1], ids=[n for n, s in SHAPES.items() if s[0] > 1]
+)
+def test_derivatives_along_generators_are_those_of_the_deployed_function(shape) -> None:
+    """Within the pass no gradient enters the statistics; the parameters' gradient of the squared derivatives does."""
+    model, x = network(shape).eval(), torch.randn(shape, dtype=torch.float64)
+    settle(model, x)
+    with following_statistics(model.modules()) as statistics:
+        statistics.take_from(reference=True)
+        found = slopes(model, x, create_graph=True)
+    assert torch.equal(found, slopes(model, x))
+    model.zero_grad()
+    found.square().sum().backward()
+    gradients = {
+        name: p.grad.clone() if p.grad is not None else torch.zeros_like(p) for name, p in model.named_parameters()
+    }
+    require_total_derivative(model, x, gradients, lambda: slopes(model, x).square().sum())
+
+
+def test_transformed_jets_use_the_statistics_of_the_same_call() -> None:
+    """A layer that is called twice per pass, with different inputs, keeps two sets of statistics."""
+    layer = nn.BatchNorm1d(2).double().eval()
+    first, second = (torch.randn(5, 2, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    with following_statistics([layer]) as statistics:
+        statistics.take_from(reference=True)
+        layer(first), layer(second)
+        statistics.take_from(reference=False)
+        outputs = [layer(torch.ones(3, 2, dtype=torch.float64)) for _ in range(2)]
+    gradients = [torch.autograd.grad(y.sum(), [first, second], allow_unused=True, retain_graph=True) for y in outputs]
+    assert [[g is not None for g in pair] for pair in gradients] == [[True, False], [False, True]]
 
 
 def test_the_penalty_does_not_feel_the_scale_of_weights_before_a_normalisation() -> None:

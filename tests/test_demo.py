@@ -146,7 +146,9 @@ def test_rejection_curve_stops_where_too_few_background_jets_pass(demo, labels, 
 def test_figures_are_one_column_wide(demo, labels, scores, tmp_path: Path) -> None:
     from matplotlib.figure import Figure
 
-    records = [{"epoch": e, "mode": m, "task_loss": 0.5, "gseal": 0.1} for e in range(3) for m in ("train", "val")]
+    records = [
+        {"epoch": e, "mode": m, "task_loss": 0.5, "gseal": {"penalty": 0.1}} for e in range(3) for m in ("train", "val")
+    ]
     for name, figure in {"roc": demo.draw_roc(labels, scores), "training": demo.draw_training(records)}.items():
         assert isinstance(figure, Figure)
         assert figure.get_size_inches()[0] == pytest.approx(8 / 2.54)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from seal_weaver.schedule import SETTLING_STEPS, random_seed, warmup_factor
+from seal_weaver.schedule import SETTLING_STEPS, random_seed, settling_factor, warmup_factor
 
 
 @pytest.mark.parametrize(
     ("epoch", "batch", "warmup", "steps", "expected"),
     [
-        (0, 0, 0, None, 1 / SETTLING_STEPS),
-        (0, SETTLING_STEPS - 1, 0, None, 1.0),
+        (0, 0, 0, None, 1.0),
         (1, 0, 0, None, 1.0),
         (None, 0, 5, 100, 1.0),
         (0, 99, 2, 100, 0.5),
@@ -21,11 +20,17 @@ from seal_weaver.schedule import SETTLING_STEPS, random_seed, warmup_factor
         (0, 99, 2, None, 1 / 3),
         (1, 0, 2, None, 2 / 3),
         (2, 0, 2, None, 1.0),
-        (0, 4, 1, 10, 0.5 * 5 / SETTLING_STEPS),
+        (0, 4, 1, 10, 0.5),
     ],
 )
 def test_warm_up(epoch, batch, warmup, steps, expected: float) -> None:
     assert warmup_factor(epoch, batch, warmup, steps) == pytest.approx(expected)
+
+
+def test_the_first_steps_of_a_training_settle() -> None:
+    assert settling_factor(0, 0) == 1 / SETTLING_STEPS
+    assert settling_factor(0, SETTLING_STEPS - 1) == settling_factor(0, 10 * SETTLING_STEPS) == 1.0
+    assert settling_factor(1, 0) == settling_factor(None, 0) == 1.0
 
 
 @pytest.mark.parametrize("steps", [None, 10])

@@ -60,13 +60,16 @@ def test_training_validation_and_prediction(name: str, run_weaver, top: Path, ca
     lines = records(prefix)
     assert [(line["epoch"], line["mode"]) for line in lines] == [(0, "train"), (0, "val"), (1, "train"), (1, "val")]
     for line in lines:
-        assert np.isfinite([line["task_loss"], line["gseal"], line["total_loss"]]).all()
-        assert line["gseal"] > 0
-        assert line["excluded"] <= 0.05 * line["jets"]
-    assert [line["jets"] for line in lines] == [160, 32, 160, 32]  # half of 10 x 32 and of 2 x 32
-    assert lines[2]["weight"] == 1.0
-    assert 0 < lines[0]["weight"] < lines[1]["weight"] < 1.0
-    assert lines[2]["total_loss"] == pytest.approx(lines[2]["task_loss"] + lines[2]["gseal"], rel=1e-6)
+        gseal = line["gseal"]
+        assert np.isfinite([line["task_loss"], gseal["penalty"], line["total_loss"], line["spread"]]).all()
+        assert gseal["penalty"] > 0
+        assert gseal["rms_change"] == pytest.approx(gseal["penalty"] ** 0.5)
+        assert gseal["excluded"] <= 0.05 * gseal["jets"]
+    assert [line["gseal"]["jets"] for line in lines] == [160, 32, 160, 32]  # half of 10 x 32 and of 2 x 32
+    weights = [line["gseal"]["weight"] for line in lines]
+    assert weights[2] == 1.0
+    assert 0 < weights[0] < weights[1] < 1.0
+    assert lines[2]["total_loss"] == pytest.approx(lines[2]["task_loss"] + lines[2]["gseal"]["penalty"], rel=1e-6)
     assert "Error in flops" not in caplog.text
     assert "SEAL self-check on 32 jets at L = 1" in caplog.text
     tree = uproot.open(prefix.parent / "predict_output" / "p.root")["Events"]
@@ -77,7 +80,9 @@ def test_training_validation_and_prediction(name: str, run_weaver, top: Path, ca
 @pytest.mark.parametrize("name", NETS)
 def test_without_penalty_training_is_bit_identical_to_the_plain_network(name: str, run_weaver, top: Path) -> None:
     network, options = NETS[name]
-    options = [*options, "--num-epochs", "2", "-o", "seed", "3"]
+    seed = top.parent / "seed.py"  # as the plain network's users seed weaver
+    seed.write_text("import numpy, torch\ntorch.manual_seed(3)\nnumpy.random.seed(3)\n")
+    options = [*options, "--num-epochs", "2", "--custom-functions", str(seed)]
     plain = run_weaver(PLAIN / "plain.py", top, *options, "-o", "network", f"'{name}'", prefix="plain/net")
     off = run_weaver(network, top, *options, "-o", "seal", "False", prefix="off/net")
     zero = run_weaver(network, top, *options, "-o", "seal", "{'gseal': {'weight': 0}}", prefix="zero/net")
@@ -90,8 +95,8 @@ def test_without_penalty_training_is_bit_identical_to_the_plain_network(name: st
         assert list(state(plain, epoch)) == list(state(on, epoch))
     assert not same(state(plain, 1), state(on, 1))
     assert not Path(f"{off}_seal.jsonl").exists()
-    assert [line["weight"] for line in records(zero) if line["mode"] == "train"] == [0.0, 0.0]
-    assert all(line["gseal"] > 0 for line in records(zero) if line["mode"] == "val")
+    assert [line["gseal"]["weight"] for line in records(zero) if line["mode"] == "train"] == [0.0, 0.0]
+    assert all(line["gseal"]["penalty"] > 0 for line in records(zero) if line["mode"] == "val")
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -129,10 +134,10 @@ def test_a_resumed_run_continues_schedule_random_numbers_and_log(run_weaver, top
     run_weaver(
         PNET, top, *options, "--num-epochs", "3", "--steps-per-epoch", "6", "--load-epoch", "1", prefix="part/net"
     )
-    assert [(x["epoch"], x["mode"], x["weight"]) for x in records(whole)] == [
-        (x["epoch"], x["mode"], x["weight"]) for x in records(part)
+    assert [(x["epoch"], x["mode"], x["gseal"]["weight"]) for x in records(whole)] == [
+        (x["epoch"], x["mode"], x["gseal"]["weight"]) for x in records(part)
     ]
-    assert [line["weight"] for line in records(whole)][-1] == 1.0
+    assert records(whole)[-1]["gseal"]["weight"] == 1.0
 
 
 def test_every_step_draws_its_own_boosts(top: Path) -> None:
@@ -183,7 +188,7 @@ def test_automatic_standardisation_keeps_the_section(run_weaver, tmp_path: Path)
 
     config = edited_config(tmp_path, TOP.name, edit)
     prefix = run_weaver(PNET, config, *SMALL_PNET)
-    assert records(prefix)[0]["jets"] == 80
+    assert records(prefix)[0]["gseal"]["jets"] == 80
     (auto,) = tmp_path.glob("*.auto.yaml")
     assert yaml.safe_load(auto.read_text())["preprocess"]["seal"] == {"fraction": 0.25}
     graph = tmp_path / "graph.onnx"
@@ -198,9 +203,13 @@ def test_tensorboard_gets_the_terms(run_weaver, top: Path, tmp_path: Path) -> No
     (folder,) = (tmp_path / "runs").iterdir()
     events = EventAccumulator(str(folder)).Reload()
     assert len(events.Scalars("SEAL/GSEAL/train")) == 10
-    assert {"SEAL/TaskLoss/train", "SEAL/Weight/train", "SEAL/TotalLoss/train", "SEAL/GSEAL/eval (epoch)"} <= set(
-        events.Tags()["scalars"]
-    )
+    assert {
+        "SEAL/TaskLoss/train",
+        "SEAL/GSEALWeight/train",
+        "SEAL/Spread/train",
+        "SEAL/TotalLoss/train",
+        "SEAL/GSEAL/eval (epoch)",
+    } <= set(events.Tags()["scalars"])
     loss, total = (events.Scalars(name) for name in ("Loss/train", "SEAL/TotalLoss/train"))
     assert [x.value for x in loss] == pytest.approx([x.value for x in total], rel=1e-5)
 
@@ -218,7 +227,7 @@ def test_weavers_command_with_a_jet_group_and_truncated_jets(tmp_path: Path) -> 
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert all(line["excluded"] == 0 for line in records(tmp_path / "net"))
+    assert all(line["gseal"]["excluded"] == 0 for line in records(tmp_path / "net"))
     assert uproot.open(tmp_path / "p.root")["Events"].num_entries == 400
 
 
@@ -245,7 +254,7 @@ TWO_LINES = "get_model, get_loss, get_train_fn, get_evaluate_fn = with_seal(plai
 
 def test_with_seal_turns_any_network_config_into_a_seal_one(run_weaver, top: Path, tmp_path: Path) -> None:
     prefix = run_weaver(wrapped(tmp_path, TWO_LINES), top, *SMALL_PNET)
-    assert records(prefix)[0]["gseal"] > 0
+    assert records(prefix)[0]["gseal"]["penalty"] > 0
 
 
 def test_regression_mode(run_weaver, tmp_path: Path) -> None:
@@ -256,7 +265,7 @@ def test_regression_mode(run_weaver, tmp_path: Path) -> None:
     body = TWO_LINES.replace("plain.get_loss", "lambda data_config, **options: torch.nn.MSELoss()")
     config = edited_config(tmp_path, TOP.name, edit)
     prefix = run_weaver(wrapped(tmp_path, body), config, *SMALL_PNET, "--regression-mode", "--data-test", str(JETS))
-    assert all(line["gseal"] > 0 for line in records(prefix))
+    assert all(line["gseal"]["penalty"] > 0 for line in records(prefix))
 
 
 def test_custom_training_functions_are_used(run_weaver, top: Path, tmp_path: Path) -> None:
@@ -372,7 +381,11 @@ def delete_vectors(content: dict) -> None:
     ("edit", "options", "message"),
     [
         (set_seal(gsael={"weight": 1}), [], r"seal.gsael: unknown key \(did you mean 'gseal'\?\)"),
-        (set_seal(delta_seal={"weight": 1}), [], "seal.delta_seal: not available in this version"),
+        (
+            set_seal(delta_seal={"generators": ["Kq"]}),
+            [],
+            "seal.delta_seal.generators: unknown generator 'Kq'; known: Kx",
+        ),
         (None, ["-o", "seal", "{'fraction': 2}"], "seal.fraction: expected a number >= 0 and <= 1, got 2"),
         (None, ["-o", "seal_weight", "1"], "-o seal_weight: unknown option; SEAL's options are seal, seed"),
         (None, ["-o", "sael", "False"], "-o sael: unknown option"),

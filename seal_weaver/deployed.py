@@ -1,0 +1,171 @@
+"""The deployed function ``y(p)``: the network in evaluation mode as a function of four-momenta, without a trace.
+
+Evaluating it inside a training step leaves the network, its counters and all random streams as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .batchnorm import Statistics, following_statistics
+from .config import SealConfig
+from .derivatives import safe_derivatives
+from .features import FeatureMap
+from .patches import double_precision_pairs, has_trimmer, preserve_trimmers
+from .penalties import COMPARE
+
+__all__ = ["DeployedFunction", "in_double_precision", "traceless"]
+
+_LONGEST_SHARE = 10
+_MIN_LONGEST = 8  # jets; statistics of fewer rows say nothing, and calls of a few jets do not pay
+
+
+@contextmanager
+def traceless(module: nn.Module, device: torch.device, precision: torch.dtype = torch.float32) -> Iterator[Statistics]:
+    """Evaluation mode for one pass, with float32 arithmetic, and afterwards everything as before.
+
+    Flags are kept per module, since users hold frozen parts in evaluation mode. Running statistics do not
+    move in evaluation mode, but gradients know that they follow the parameters (``batchnorm``); trimmer
+    counters and random streams do move, and are restored. ``precision`` is the network's, for its pair features.
+    """
+    flags = [(m, m.training) for m in module.modules()]
+    normalised = [m for m, training in flags if training] if torch.is_grad_enabled() else []
+    devices = [device] if device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices),
+        preserve_trimmers(module),
+        double_precision_pairs(module, precision),
+        following_statistics(normalised) as statistics,
+        torch.autocast(device.type, enabled=False),
+    ):
+        try:
+            for m, _ in flags:
+                m.training = False
+            yield statistics
+        finally:
+            for m, training in flags:
+                m.training = training
+
+
+class DeployedFunction:
+    """momenta (M, 4, P [+ 1]) -> compared output y (M, C): feature map, network, comparison space.
+
+    M <= N: the first M of the N loaded jets. Jets that cannot be transformed get their loaded inputs in all terms, so
+    that they contribute neither a value nor a gradient. Call ``reference`` first, then the function itself.
+
+    Attributes
+    ----------
+    usable: after a call, (M,) bool: jets whose inputs were re-derived within the tolerance and are finite
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        feature_map: FeatureMap,
+        loaded: Sequence[Tensor],
+        settings: SealConfig,
+        vectors: torch.dtype,
+        statistics: Statistics,
+        forward: Callable[..., Tensor] | None = None,
+    ) -> None:
+        # forward, not __call__: the hooks belong to weaver's pass
+        self._forward = forward or module.forward
+        self._splits = has_trimmer(module)
+        self._feature_map = feature_map
+        self._loaded = loaded
+        self._settings = settings
+        self._vectors = vectors
+        self._statistics = statistics
+        self._reproduced = torch.empty(0)
+        self.usable = torch.empty(0)
+
+    def reference(self, momenta: Tensor) -> Tensor:
+        """y(p) of the loaded jets, at whose inputs the feature map is checked."""
+        inputs = self._check(momenta)
+        self._statistics.take_from(reference=True)
+        return self._outputs(inputs)
+
+    def check(self, momenta: Tensor) -> None:
+        """Only find the usable jets, where y(p) is known already."""
+        with torch.no_grad():
+            self._check(momenta)
+
+    def __call__(self, momenta: Tensor) -> Tensor:
+        """y(L p) of transformed jets."""
+        inputs, finite = self._inputs(momenta)
+        self.usable = self._reproduced[: len(momenta)] & finite
+        self._statistics.take_from(reference=False)
+        return self._outputs(inputs)
+
+    def _check(self, momenta: Tensor) -> list[Tensor]:
+        inputs, finite = self._inputs(momenta)
+        with torch.no_grad():
+            deviations = self._feature_map.deviations(inputs, [x[: len(momenta)] for x in self._loaded])
+            self._reproduced = finite & (deviations <= self._settings.tolerance).all(dim=1)
+        self.usable = self._reproduced
+        return inputs
+
+    def _inputs(self, momenta: Tensor) -> tuple[list[Tensor], Tensor]:
+        loaded = [x[: len(momenta)] for x in self._loaded]
+        if not momenta.requires_grad:
+            return self._feature_map(momenta, loaded, self._vectors)
+        with safe_derivatives():
+            inputs, finite = self._feature_map(momenta, loaded, self._vectors)
+        # weaver's networks trim under `set_grad_enabled(features.requires_grad)`: all inputs or none
+        return [x if x.requires_grad or not x.is_floating_point() else x.requires_grad_() for x in inputs], finite
+
+    def _outputs(self, inputs: list[Tensor]) -> Tensor:
+        jets = len(self.usable)
+        loaded = self._feature_map.network_inputs([x[:jets] for x in self._loaded])
+        inputs = [
+            torch.where(self.usable.view(-1, *(1,) * (x.dim() - 1)), x, original.to(x.dtype))
+            for x, original in zip(inputs, loaded, strict=True)
+        ]
+        output = self._network(inputs)
+        return COMPARE[self._settings.compare](output if output.dtype == torch.float64 else output.float())
+
+    def _network(self, inputs: list[Tensor]) -> Tensor:
+        """The network's output; the longest jets apart where a trimmer would pad all jets to their length.
+
+        In training weaver trims a batch to a quantile of 0.9 or more of the jets' lengths, in evaluation to
+        the longest one, which would make this pass up to twice as long as the main one. Jets do not influence
+        each other in evaluation mode.
+        """
+        jets = len(inputs[0])
+        longest = max(_MIN_LONGEST, jets // _LONGEST_SHARE)
+        if jets < 3 * longest or not self._splits:
+            return self._forward(*inputs)
+        order = self._feature_map.mask([x[:jets] for x in self._loaded]).sum(dim=1).argsort()
+        parts = order.split([jets - longest, longest])
+        outputs = torch.cat([self._forward(*(x[part] for x in inputs)) for part in parts])
+        return outputs[order.argsort()]
+
+
+def in_double_precision(module: nn.Module) -> Callable[..., Tensor]:
+    """The network's forward function with parameters and buffers in float64; the network itself stays as it is."""
+    network = _Forward(module)
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    doubles: Mapping[str, Tensor] = {
+        name: tensor.detach().double() for name, tensor in tensors.items() if tensor.is_floating_point()
+    }
+
+    def forward(*inputs: Tensor) -> Tensor:
+        converted = tuple(x.double() if x.is_floating_point() else x for x in inputs)
+        return torch.func.functional_call(network, dict(doubles), converted)
+
+    return forward
+
+
+class _Forward(nn.Module):
+    """A network's forward function without its hooks."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.network.forward(*inputs)

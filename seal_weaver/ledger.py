@@ -1,0 +1,79 @@
+"""Penalties on their way from the forward hook, which computes them, to the loss, which adds them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .errors import AttachmentError
+
+__all__ = ["Entry", "Ledger", "Term"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One penalty of one forward pass; tensors stay on the device.
+
+    Attributes
+    ----------
+    total: sum over jets of weight x penalty, a scalar with gradients (in training)
+    jets: number of jets in the penalty, including the excluded ones
+    excluded: number of jets with weight 0, a scalar tensor
+    """
+
+    total: Tensor
+    jets: int
+    excluded: Tensor
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one forward pass left for the loss.
+
+    Attributes
+    ----------
+    terms: the penalties by name
+    variance: sum over jets of ``1/2 sum_c (y_c - mean y_c)^2``, a scalar tensor
+    jets: number of jets in it
+    """
+
+    terms: Mapping[str, Term]
+    variance: Tensor
+    jets: int
+
+
+class Ledger:
+    """Penalties on their way from the hook to the loss; safe under DataParallel's threads."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, entry: Entry, capacity: int = 1) -> None:
+        """Leave a penalty for the loss.
+
+        Raises
+        ------
+        AttachmentError: the penalty of an earlier step was never consumed, so the loss in use is not SEAL's
+        """
+        with self._lock:
+            if len(self._entries) >= capacity:
+                raise AttachmentError(
+                    "the penalty of the last step was never added to the loss: expected the loss function that "
+                    "`with_seal` returns, found another one. weaver falls back to CrossEntropyLoss when `get_loss` "
+                    "is missing or raises AttributeError; define `get_loss` in the network config from `with_seal`, "
+                    "and look for `Loss function not defined` in the log"
+                )
+            self._entries.append(entry)
+
+    def take(self) -> list[Entry]:
+        """All waiting entries, at most one per replica; empties the ledger."""
+        with self._lock:
+            entries, self._entries = self._entries, []
+        return entries

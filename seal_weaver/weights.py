@@ -1,0 +1,116 @@
+"""The weights of the penalties: fixed numbers that warm up, or followers of a target.
+
+A target is the RMS change of the output that the user accepts. Training then is the constrained problem "least task
+loss with a violation of at most the target", and the weight its Lagrange multiplier, found by dual ascent: it grows
+while the violation is above the target and shrinks while it is below. The ascent is in the logarithm of the weight, so
+that its step does not depend on the scale of the losses.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .errors import SealError
+from .sections import TargetConfig
+
+__all__ = ["FixedWeight", "TargetWeight", "Weight", "mean_over_ranks", "rms_change", "weight_of"]
+
+
+def rms_change(penalty: Any, compare: str) -> Any:
+    """RMS change of the compared output from a mean penalty (a number or a tensor).
+
+    The penalty's half sum over the outputs is the squared change of the signal's probability (or log-odds) for two
+    classes; for outputs compared as they are the change is the length of a vector, and the sum is not halved.
+    """
+    return ((2.0 if compare == "output" else 1.0) * penalty) ** 0.5
+
+
+class FixedWeight:
+    """A number, times the warm-up of the schedule."""
+
+    def __init__(self, value: float) -> None:
+        self._value = value
+
+    def at(self, settling: float, warmup: float) -> float | Tensor:
+        """The weight of a step: ``settling`` and ``warmup`` are the shares that the schedule grants."""
+        return self._value * settling * warmup
+
+    def update(self, penalty: Tensor) -> None:
+        """Nothing moves."""
+
+    def state(self) -> dict[str, float] | None:
+        return None
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Nothing to restore."""
+
+
+class TargetWeight:
+    """A weight that follows its target; everything stays on the device.
+
+    Parameters
+    ----------
+    config: the target, and how to follow it
+    compare: the space in which the target is stated
+    """
+
+    def __init__(self, config: TargetConfig, compare: str) -> None:
+        self._config = config
+        self._goal = config.target**2 / rms_change(1.0, compare) ** 2
+        self._log_weight = torch.tensor(math.log(config.initial), dtype=torch.float64)
+        self._average = torch.zeros((), dtype=torch.float64)
+        self._steps = 0
+
+    def at(self, settling: float, warmup: float) -> float | Tensor:
+        return self._log_weight.exp() * settling
+
+    def update(self, penalty: Tensor) -> None:
+        """One step of the ascent, with the mean penalty of a training step over all processes."""
+        penalty = penalty.detach().double()
+        self._log_weight, self._average = self._log_weight.to(penalty.device), self._average.to(penalty.device)
+        self._steps += 1
+        # a running mean until it is as long as the smoothing
+        self._average = self._average + (penalty - self._average) / min(float(self._steps), self._config.smoothing)
+        error = (self._average / self._goal).log().clamp(-1.0, 1.0)
+        low, high = math.log(self._config.minimum), math.log(self._config.maximum)
+        self._log_weight = (self._log_weight + self._config.rate * error).clamp(low, high)
+
+    def state(self) -> dict[str, float] | None:
+        """All that a resumed training needs, as numbers that JSON keeps to the last bit."""
+        return {"log_weight": self._log_weight.item(), "average": self._average.item(), "steps": self._steps}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Continue where ``state`` was taken.
+
+        Raises
+        ------
+        SealError: the state is not one of a target
+        """
+        try:
+            self._log_weight = torch.tensor(float(state["log_weight"]), dtype=torch.float64)
+            self._average = torch.tensor(float(state["average"]), dtype=torch.float64)
+            self._steps = int(state["steps"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise SealError(f"the saved state of a weight has no usable {error}: {state!r}") from error
+
+
+Weight = FixedWeight | TargetWeight
+
+
+def weight_of(setting: float | TargetConfig, compare: str) -> Weight:
+    """The weight that a setting asks for."""
+    return TargetWeight(setting, compare) if isinstance(setting, TargetConfig) else FixedWeight(setting)
+
+
+def mean_over_ranks(penalty: Tensor) -> Tensor:
+    """The mean over all processes, without waiting for the device."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return penalty
+    total = penalty.detach().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
