@@ -77,7 +77,11 @@ class Penaliser:
         self._on_choice = on_choice
         self._elements = None if settings.gseal is None else RandomElements(settings, settings.gseal)
         self._basis = None if settings.delta_seal is None else basis_of(settings, settings.delta_seal)
-        self._norm = 0.0 if self._basis is None else self._basis.norm()
+        self._norm, self._step = 0.0, 0.0
+        if settings.delta_seal is not None and self._basis is not None:
+            # the generators carry the roots of their weights, the step is that of the heaviest without
+            self._step = settings.delta_seal.step / max(settings.delta_seal.weights().values()) ** 0.5
+            self._norm = self._basis.norm()
         self._estimator = ""
         self._frame = torch.empty(0)
         self._lock = threading.Lock()
@@ -278,14 +282,13 @@ class Penaliser:
     def _delta_by_difference(
         self, function: DeployedFunction, momenta: Tensor, reference: Tensor, random: torch.Generator
     ) -> Tensor:
-        basis, section = self._basis, self._settings.delta_seal
+        basis = self._basis
         assert basis is not None
-        assert section is not None
         return delta_seal_finite_difference(
             function,
             momenta,
             basis.momenta,
-            section.step,
+            self._step,
             random,
             reference[: len(momenta)],
             basis.outputs,

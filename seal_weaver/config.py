@@ -97,8 +97,9 @@ class SealConfig:
         ------
         ConfigError: an unknown key or a wrong value, with the path to the field
         """
-        if isinstance(section, Mapping) and "gseal" not in section and {"delta_seal", "augment"} & set(section):
-            section = {**section, "gseal": False}
+        if isinstance(section, Mapping) and "gseal" not in section:
+            others = [section[key] for key in ("delta_seal", "augment") if key in section]
+            section = {**section, "gseal": all(other is False for other in others)}
         config: SealConfig = build(cls, path, section)
         return config
 
@@ -188,6 +189,9 @@ class SealConfig:
         if self.gseal is not None and self.gseal.generators is None:
             raise ConfigError(path, "a mapping needs `seal.gseal.generators`; for the published boosts write `vector`")
         used = [*(self.gseal.maxima() if self.gseal else ()), *(self.delta_seal.weights() if self.delta_seal else ())]
+        for name in self.representation:
+            if name not in (*MATRICES, *self.algebra):
+                raise ConfigError(f"{path}.{name}", "unknown generator")
         for name in used:
             if name not in self.representation:
                 raise ConfigError(path, f"expected a matrix for each generator in use, found none for {name!r}")
@@ -232,7 +236,10 @@ def _merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, An
     merged = dict(base)
     for key, value in override.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        # a mapping of generators is one choice: members of groups would add to it unseen
+        one_choice = key in ("generators", "representation")
+        merged[key] = _merge(dict(old or {}), value) if both and not one_choice else value
     return merged
 
 

@@ -5,7 +5,7 @@ Evaluating it inside a training step leaves the network, its counters and all ra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -145,19 +145,21 @@ class DeployedFunction:
         return outputs[order.argsort()]
 
 
-def in_double_precision(module: nn.Module) -> Callable[..., Tensor]:
-    """The network's forward function with parameters and buffers in float64; the network itself stays as it is."""
+def in_double_precision(module: nn.Module) -> tuple[Callable[..., Tensor], list[Tensor]]:
+    """The network's forward function with copies of parameters and buffers in float64, and the copied parameters.
+
+    The network itself stays as it is.
+    """
     network = _Forward(module)
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    doubles: Mapping[str, Tensor] = {
-        name: tensor.detach().double() for name, tensor in tensors.items() if tensor.is_floating_point()
-    }
+    doubles = {name: tensor.detach().double() for name, tensor in tensors.items() if tensor.is_floating_point()}
+    parameters = [doubles[name].requires_grad_() for name, tensor in tensors.items() if tensor.requires_grad]
 
     def forward(*inputs: Tensor) -> Tensor:
         converted = tuple(x.double() if x.is_floating_point() else x for x in inputs)
-        return torch.func.functional_call(network, dict(doubles), converted)
+        return torch.func.functional_call(network, doubles, converted)
 
-    return forward
+    return forward, parameters
 
 
 class _Forward(nn.Module):

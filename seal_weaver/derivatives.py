@@ -3,7 +3,7 @@
 Angles and distances of particles have points where the value is fine and the derivative is not: the slope
 of ``sqrt`` at 0 is infinite, and the chain rule multiplies it by the 0 of whatever stands inside, which
 gives NaN. A particle paired with itself is such a point, so are duplicates of wrap padding, zero padding,
-a particle along the beam, and the only constituent of a jet, which is the jet axis. One such pair is enough: its NaN
+a particle along the beam, and the only constituent of a jet, which is the jet axis. One is enough: its NaN
 reaches every weight as soon as a derivative is itself differentiated. ``torch.where`` around the result does
 not cure it, because 0 times an infinite slope is NaN; the singular point must not enter the function.
 
@@ -31,7 +31,7 @@ def safe_derivatives() -> AbstractContextManager[Any]:
     Values stay bit-identical, also where they are infinite or NaN. First and second reverse-mode derivatives
     are finite at the singular points, isolated ones or edges of the domain, and torch's own elsewhere; points
     outside the domain keep the NaN of both. The derivatives may be taken after the context has ended.
-    In-place variants (``sqrt_``) and forward-mode derivatives are torch's own.
+    In-place variants (``sqrt_``) and forward-mode derivatives are torch's own; ``torch.compile`` cannot trace it.
     """
     return _SafeDerivatives()
 
@@ -119,7 +119,7 @@ def _null_vector(x: Tensor, _: Any = None, dim: Any = None, *__: Any, **___: Any
 
 
 def _fractional_power_of_zero(base: Any, exponent: Any) -> Tensor | None:
-    """Powers 1, 2, ... are smooth at 0, and so is the tensor's power 0 once it is the constant that it is."""
+    """Powers 1, 2, ... are smooth at 0; so is power 0, but as a tensor it has NaN for torch's second derivative."""
     if isinstance(exponent, Tensor):
         return (base == 0) & ((exponent <= 0) | (exponent != exponent.floor()) | exponent.requires_grad)
     return None if exponent >= 0 and float(exponent).is_integer() else base == 0
@@ -127,7 +127,7 @@ def _fractional_power_of_zero(base: Any, exponent: Any) -> Tensor | None:
 
 _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("sqrt", "rsqrt", "log", "log2", "log10", "reciprocal"), _Rule(_first_is(0), (1.0,))),
-    **dict.fromkeys(("__rtruediv__", "__rdiv__", "__rmod__"), _Rule(_first_is(0), (1.0,))),
+    **dict.fromkeys(("__rtruediv__", "__rdiv__"), _Rule(_first_is(0), (1.0,))),
     **dict.fromkeys(("div", "divide", "true_divide", "__truediv__", "__div__"), _Rule(_second_is_zero, (0.0, 1.0))),
     **dict.fromkeys(("remainder", "__mod__"), _Rule(_second_is_zero, (0.0, 1.0))),
     **dict.fromkeys(("norm", "linalg_norm", "linalg_vector_norm"), _Rule(_null_vector, (1.0,))),

@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from .config import SealConfig
 from .deployed import DeployedFunction, in_double_precision, traceless
 from .errors import DerivativeError
 from .features import FeatureMap
-from .lorentz import GENERATORS, transform
+from .lorentz import transform
 from .patches import obstacle_to_gradients, wake_trimmers
 from .penalties import derivatives, directions
 from .subgroups import Basis
@@ -33,18 +36,15 @@ __all__ = [
 ]
 
 _JETS = 16
-_STEP = 1e-5
-"""Of the central differences in float64: truncation 1e-10, rounding 1e-11 of a probability."""
+_STEPS = (1e-5, 1e-3)
+"""Of the central differences in float64: truncation 1e-10, rounding 1e-11 of a probability with the first. The second
+is for networks that round to float32 somewhere inside; agreement with either will do."""
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-6
 """Agreement of one jet's derivative, relative and in units of the largest derivative of all."""
 _FLOOR = 1e-9
 _AGREEING_SHARE = 0.75
 """Of the jets: neighbours that change places within the step, clipped values and kinks disagree in single jets."""
 _MOST_DIRECTIONS = 4
-
-_NUDGE = 1e-7
-_COARSE = 1e-2
-"""Rounding in units of the spread of the outputs: 1e-5 or less in float32, 0.05 and more in bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -136,61 +136,88 @@ def check_derivatives(
     momenta = feature_map.momenta(few)
     with torch.enable_grad(), traceless(module, momenta.device, torch.float64) as statistics:
         wake_trimmers(module)
-        forward = in_double_precision(module)
+        forward, parameters = in_double_precision(module)
         function = DeployedFunction(module, feature_map, few, settings, torch.float64, statistics, forward)
         with differentiable_attention():
             with torch.no_grad():
                 outputs = function.reference(momenta).shape[1]
             frame = directions(settings.compare, outputs)[:_MOST_DIRECTIONS].to(momenta.device)
-            by_autograd = derivatives(function.reference, momenta, basis.momenta, frame).along
+            by_autograd = derivatives(function.reference, momenta, basis.momenta, frame, create_graph=True).along
+            _require_second_derivatives(by_autograd, parameters)
             usable = function.usable
         with torch.no_grad():
-            by_difference = torch.stack(
-                [_central_difference(function, momenta, generator, frame) for generator in basis.momenta], dim=2
-            )
-    return _compare(by_autograd[usable], by_difference[usable], list(settings.delta_seal.weights()))
+            by_difference = [
+                torch.stack(
+                    [_difference(function, momenta, step * generator, frame) / step for generator in basis.momenta], 2
+                )
+                for step in _STEPS
+            ]
+    return _compare(by_autograd[usable], [d[usable] for d in by_difference], list(settings.delta_seal.weights()))
 
 
-def _central_difference(function: DeployedFunction, momenta: Tensor, generator: Tensor, frame: Tensor) -> Tensor:
-    """(N, K): derivatives of K directions of the output along one generator."""
+def _require_second_derivatives(along: Tensor, parameters: Sequence[Tensor]) -> None:
+    """The penalty is a square of derivatives, and the training differentiates it once more."""
+    # `backward`, not `grad`: kernels without a second derivative complain only where all paths are followed
+    along.square().sum().backward()
+    if not all(bool(torch.isfinite(p.grad).all()) for p in parameters if p.grad is not None):
+        raise DerivativeError("the gradient of the squared derivatives is not finite")
+
+
+def _difference(function: DeployedFunction, momenta: Tensor, algebra: Tensor, frame: Tensor) -> Tensor:
+    """(N, K): half the difference of K directions of the output under exp(A) and exp(-A)."""
     forward, backward = (
-        function(transform(torch.linalg.matrix_exp(sign * _STEP * generator).expand(len(momenta), 4, 4), momenta))
+        function(transform(torch.linalg.matrix_exp(sign * algebra).expand(len(momenta), 4, 4), momenta))
         for sign in (1, -1)
     )
-    return torch.einsum("kc,nc->nk", frame, (forward - backward).double()) / (2 * _STEP)
+    return torch.einsum("kc,nc->nk", frame, (forward - backward).double()) / 2
 
 
-def _compare(by_autograd: Tensor, by_difference: Tensor, names: list[str]) -> DerivativeCheck:
-    scale = by_difference.abs().max() if by_difference.numel() else by_difference.new_zeros(())
-    tolerance = _RELATIVE * by_difference.abs() + _ABSOLUTE * scale + _FLOOR
-    # NaN compares as "not within"
-    agree = ((by_autograd - by_difference).abs() <= tolerance).all(dim=1).double().mean(dim=0)
-    rms = by_difference.square().sum(dim=1).mean(dim=0).sqrt()
-    return DerivativeCheck(dict(zip(names, rms.tolist(), strict=True)), dict(zip(names, agree.tolist(), strict=True)))
+def _compare(by_autograd: Tensor, by_difference: Sequence[Tensor], names: list[str]) -> DerivativeCheck:
+    """Derivatives (N, K, G) by autograd, and by differences with several steps."""
+    agree = torch.zeros_like(by_autograd[:, 0], dtype=torch.bool)
+    for expected in by_difference:
+        scale = expected.abs().max() if expected.numel() else expected.new_zeros(())
+        tolerance = _RELATIVE * expected.abs() + _ABSOLUTE * scale + _FLOOR
+        # NaN compares as "not within"
+        agree |= ((by_autograd - expected).abs() <= tolerance).all(dim=1)
+    rms, agreeing = by_difference[0].square().sum(dim=1).mean(dim=0).sqrt(), agree.double().mean(dim=0)
+    return DerivativeCheck(
+        dict(zip(names, rms.tolist(), strict=True)), dict(zip(names, agreeing.tolist(), strict=True))
+    )
+
+
+class _Precisions(TorchDispatchMode):
+    """Collects the types of all tensors that are computed in its context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.seen |= {x.dtype for x in tree_leaves(result) if isinstance(x, Tensor)}
+        return result
 
 
 def require_small_rounding(
     module: nn.Module, feature_map: FeatureMap, loaded: Sequence[Tensor], settings: SealConfig, vectors: torch.dtype
 ) -> None:
-    """A finite difference divides the rounding of y by the step: refuse networks that compute in bfloat16.
+    """A finite difference divides the rounding of y by the step: refuse networks that compute in 16 bits.
 
     The penalty's pass leaves an outer autocast, but not one that the network itself enters.
 
     Raises
     ------
-    DerivativeError: the outputs of half of the jets jump under a transformation by 1e-7
+    DerivativeError: something in the network is computed in bfloat16 or float16
     """
     few = [x[:_JETS] for x in loaded]
     momenta = feature_map.momenta(few)
-    nudge = torch.linalg.matrix_exp(_NUDGE * sum(GENERATORS.values(), torch.zeros(4, 4)))
-    with torch.no_grad(), traceless(module, momenta.device) as statistics:
-        function = DeployedFunction(module, feature_map, few, settings, vectors, statistics)
-        y = function.reference(momenta)
-        jump = (function(transform(nudge.to(momenta.device).expand(len(momenta), 4, 4), momenta)) - y).abs()
-    noise, spread = float(jump.amax(dim=1).median()), float(y.std(dim=0).max())
-    if noise > _COARSE * spread + _COARSE**2:
+    with torch.no_grad(), traceless(module, momenta.device) as statistics, _Precisions() as precisions:
+        DeployedFunction(module, feature_map, few, settings, vectors, statistics).reference(momenta)
+    coarse = precisions.seen & {torch.bfloat16, torch.float16}
+    if coarse:
         raise DerivativeError(
-            f"seal.delta_seal.estimator: finite differences need float32, but the outputs of this network jump by "
-            f"{noise:.1e} (spread {spread:.1e}) under a transformation by {_NUDGE:g}, as in bfloat16: switch off the "
-            "autocast inside the network"
+            "seal.delta_seal.estimator: finite differences need float32, but this network computes in "
+            f"{', '.join(str(dtype).removeprefix('torch.') for dtype in coarse)} also outside of weaver's autocast: "
+            "its rounding, divided by the step, would be the penalty. Switch off the autocast inside the network"
         )

@@ -27,6 +27,7 @@ __all__ = [
     "optional",
     "positive",
     "positive_share",
+    "positive_share_of_one",
     "section_of",
     "setting",
     "switchable",
@@ -75,6 +76,7 @@ def positive(maximum: float = math.inf, hint: str = "") -> Parser:
 
 
 positive_share = positive(1.0, "; to train without SEAL use `-o seal False`")
+positive_share_of_one = positive(1.0, "; to switch off one penalty of several write `false` instead of its section")
 
 
 def whole_number(minimum: int) -> Parser:
@@ -187,8 +189,8 @@ def section_of(cls: type) -> Parser:
 
 
 def switchable(cls: type) -> Parser:
-    """A section, or ``false`` for none."""
-    return lambda path, value: None if value is False else build(cls, path, value)
+    """A section, ``false`` for none, or ``true`` for its defaults."""
+    return lambda path, value: None if value is False else build(cls, path, None if value is True else value)
 
 
 def setting(default: Any, parse: Parser) -> Any:

@@ -55,6 +55,8 @@ COMPARE: dict[str, Function] = {"probability": _probability, "logit": _logit, "o
 
 def directions(compare: str, outputs: int) -> Tensor:
     """Orthonormal rows (d, C) that span all changes of y: probabilities sum to one, two logits to zero."""
+    if compare != "output" and outputs < 2:
+        raise ValueError(f"compare: `{compare}` of a single output is constant; expected 'output'")
     if compare == "output" or (compare == "logit" and outputs > 2):
         return torch.eye(outputs, dtype=torch.float64)
     # the complement of (1, ..., 1) after a QR decomposition that starts with it
@@ -217,7 +219,7 @@ def delta_seal_finite_difference(
     Parameters
     ----------
     function, momenta, basis, representation: as for ``derivatives``; needs no derivative of the function
-    step: h, in units of the generators' coordinates (rapidity, radian)
+    step: h, in units of the generators' coordinates (rapidity, radian); with weights, of the scaled ones
     generator: source of the directions
     reference: y(p), (N, C), where it is already known
     norm: upper limit of the norm of ``sum_a xi_a G_a``, on momenta and outputs; None: read from the tensors

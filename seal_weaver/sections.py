@@ -137,7 +137,7 @@ class GSealConfig(TransformationConfig):
     """
 
     weight: float | TargetConfig = setting(1.0, _weight)
-    fraction: float | None = setting(None, parsing.optional(parsing.positive_share))
+    fraction: float | None = setting(None, parsing.optional(parsing.positive_share_of_one))
 
     path: ClassVar[str] = "seal.gseal"
 
@@ -161,7 +161,7 @@ class DeltaSealConfig:
     estimator: str = setting("auto", parsing.choice(*ESTIMATORS))
     step: float = setting(0.05, parsing.positive(1.0))
     projections: int = setting(1, parsing.whole_number(1))
-    fraction: float | None = setting(None, parsing.optional(parsing.positive_share))
+    fraction: float | None = setting(None, parsing.optional(parsing.positive_share_of_one))
 
     path: ClassVar[str] = "seal.delta_seal"
 
@@ -184,6 +184,6 @@ class AugmentConfig(TransformationConfig):
     fraction: share of each batch that is transformed
     """
 
-    fraction: float = setting(0.5, parsing.positive_share)
+    fraction: float = setting(0.5, parsing.positive_share_of_one)
 
     path: ClassVar[str] = "seal.augment"

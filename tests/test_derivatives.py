@@ -59,10 +59,10 @@ CASES: dict[str, Case] = {
     "rsqrt": Case(ZERO, [(0.5,), (3.0,)]),
     "reciprocal": Case(ZERO, [(0.5,), (-3.0,)]),
     "__rdiv__": Case(ZERO, [(0.5,), (-3.0,)], after=(2.0,)),
-    "__rmod__": Case(ZERO, [(0.7,), (-0.3,)], after=(2.0,)),
     **dict.fromkeys(("log", "log2", "log10"), Case(ZERO, [(0.5,), (3.0,)])),
     "log1p": Case([(-1.0,)], [(0.5,), (-0.9,), (0.0,)]),
-    **dict.fromkeys(("div", "divide", "true_divide", "__truediv__", "__div__", "remainder", "__mod__"), DIVIDED),
+    **dict.fromkeys(("div", "divide", "true_divide", "__truediv__", "__div__"), DIVIDED),
+    **dict.fromkeys(("remainder", "__mod__"), Case(DIVIDED.singular, [(1.0, 0.3), (0.3, -0.4), (-7.0, 0.9)])),
     **dict.fromkeys(("norm", "linalg_norm", "linalg_vector_norm"), LENGTH),
     **dict.fromkeys(("pow", "__pow__"), POWER),
     **dict.fromkeys(("acos", "arccos", "asin", "arcsin", "atanh", "arctanh"), ARC),
@@ -94,7 +94,8 @@ def derivatives(
     options: dict[str, Any] = {"allow_unused": True, "materialize_grads": True}
     first = torch.autograd.grad(value, leaves, incoming, create_graph=True, **options)
     weighted = torch.stack([(x * torch.linspace(1, 2, x.numel()).view_as(x)).sum() for x in first]).sum()
-    second = torch.autograd.grad(weighted, [*leaves, incoming], **options)
+    # a constant derivative, of division with rounding for one, has no second
+    second = torch.autograd.grad(weighted + 0 * incoming.sum(), [*leaves, incoming], **options)
     return torch.cat([x.detach().flatten() for x in first]), torch.cat([x.flatten() for x in second])
 
 
@@ -167,7 +168,8 @@ CALLS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
     "x ** 1": (lambda x: x**1, 1.0),
     "x ** tensor(1)": (lambda x: x ** torch.ones(()), 1.0),
     "x ** tensor(-0.5)": (lambda x: x ** torch.full((), -0.5), 0.0),
-    "x ** x": (lambda x: x**x, 0.0),
+    "x ** tensor(0)": (lambda x: x ** torch.zeros(()), 0.0),
+    "x ** (x + 1)": (lambda x: x ** (x + 1), 0.0),
     "2 ** x": (lambda x: 2**x, 0.6931471805599453),
     "1 / x": (lambda x: 1 / x, 0.0),
     "x / x": (lambda x: x / x, 0.0),
@@ -175,7 +177,6 @@ CALLS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
     "x / integer": (lambda x: x / torch.tensor([0, 0]), 0.0),
     "x % x": (lambda x: x % x, 0.0),
     "x % 4": (lambda x: x % 4, 1.0),
-    "1 % x": (lambda x: 1 % x, 0.0),
     "x.sqrt()": (lambda x: x.sqrt(), 0.0),
     "x.norm()": (lambda x: x.norm(), 0.0),
     "x.norm(2, 0)": (lambda x: x.norm(2, 0), 0.0),
@@ -225,7 +226,8 @@ FORMULAS = [
     "np.clip(np.log(x), -5, 5)", "np.where(x > 0, np.log10(x), 0)", "_clip(np.log1p(-x), -5, 5)", "np.arccos(x)",
     "np.arcsin(-x)", "_clip(np.arctanh(x), -5, 5)", "np.arccosh(x + (x == 0))", "np.sqrt(x)", "np.hypot(x, x)",
     "np.arctan2(x, x)", "x ** 0.5", "np.power(x, 1.5)", "np.where(x > 0, 1 / x, 0)", "np.where(x > 0, x / x, 0)",
-    "np.nan_to_num(np.divide(x, x))", "np.nan_to_num(ak.mean(x, axis=1) / ak.min(x, axis=1))",
+    "np.nan_to_num(np.divide(x, x))", "np.nan_to_num(ak.mean(x, axis=1))",
+    "np.nan_to_num(ak.sum(x, axis=1) / ak.sum(x, axis=1))", "ak.max(np.sqrt(x), axis=1)",
 ]  # fmt: skip
 
 
@@ -256,8 +258,12 @@ def test_nothing_is_left_behind() -> None:
     with safe_derivatives():
         assert _slope_of_root() == 0.0
     assert _slope_of_root() == INF
-    with pytest.raises(RuntimeError, match="shape"), safe_derivatives():
-        torch.zeros(2, requires_grad=True).div(torch.zeros(3)).reshape("shape")  # type: ignore[arg-type]
+    with pytest.raises(ZeroDivisionError), safe_derivatives():
+        assert _slope_of_root() == 0.0
+        raise ZeroDivisionError
+    assert _slope_of_root() == INF
+    with pytest.raises(RuntimeError, match="size of tensor"), safe_derivatives():
+        torch.ones(2, requires_grad=True) / torch.zeros(3)
     assert _slope_of_root() == INF
 
 
@@ -412,16 +418,23 @@ def test_directional_derivatives_equal_finite_differences(name: str, jets: Any) 
     i, j = i[apart], j[apart]
     assert len(i) > 50
 
-    def output(coordinates: Tensor) -> Tensor:
-        p = moved(momenta, coordinates)
+    def output(matrix: Tensor) -> Tensor:
+        p = torch.einsum("ij,njp->nip", matrix, momenta)
         features = PAIRS[name](p[:, :, i], p[:, :, j])
         return torch.einsum("kc,ncp->n", weights_of(features).detach(), features)
 
-    coordinates = momenta.new_zeros(len(momenta), 6).requires_grad_()
+    identity = torch.eye(4, dtype=torch.float64)
+    # the mass of a pair (ee1) changes only along the dilatation
+    directions = torch.cat([ALGEBRA, identity[None]])
+    coordinates = torch.zeros(len(directions), dtype=torch.float64, requires_grad=True)
     with safe_derivatives():
-        (exact,) = torch.autograd.grad(output(coordinates).sum(), coordinates)
-    step = 1e-5 * torch.eye(6, dtype=torch.float64)
-    differences = torch.stack([(output(s.expand(2, 6)) - output(-s.expand(2, 6))) / 2e-5 for s in step], dim=1)
-    scale = exact.abs().max().item()
-    assert scale > 0.0
-    torch.testing.assert_close(exact, differences, rtol=1e-5, atol=1e-8 * scale)
+        outputs = output(identity + torch.einsum("a,aij->ij", coordinates, directions))
+    exact = torch.stack([torch.autograd.grad(x, coordinates, retain_graph=True)[0] for x in outputs])
+
+    def difference(step: float) -> Tensor:
+        ends = [output(identity + step * d) - output(identity - step * d) for d in directions]
+        return torch.stack(ends, dim=1) / (2 * step)
+
+    differences = (4 * difference(2e-4) - difference(4e-4)) / 3  # to fourth order
+    assert (exact.abs().amax(dim=1) > 1.0).all()
+    torch.testing.assert_close(exact, differences, rtol=1e-5, atol=1e-8 * exact.abs().max().item())

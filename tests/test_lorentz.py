@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seal_weaver import lorentz
+from seal_weaver.algebra import GROUPS, MATRICES, expand
 from seal_weaver.errors import ConfigError
 
 ROUNDING = 1e-12  # float64, entries of boosts up to gamma ~ 10
@@ -37,7 +38,39 @@ def momenta(jets: int = 50, particles: int = 7, seed: int = 1) -> torch.Tensor:
     return torch.cat([three, (three.square().sum(1, keepdim=True) + mass**2).sqrt()], dim=1)
 
 
-@pytest.mark.parametrize("name", lorentz.GENERATORS)
+def test_generators_are_the_tables_of_the_algebra_in_its_order() -> None:
+    assert list(lorentz.GENERATORS) == list(MATRICES) == list(GROUPS["lorentz"])
+    for name, matrix in lorentz.GENERATORS.items():
+        assert (matrix.dtype, matrix.tolist()) == (torch.float64, [list(row) for row in MATRICES[name]])
+    assert torch.equal(lorentz.generators(MATRICES), torch.stack(list(lorentz.GENERATORS.values())))
+    chosen = lorentz.generators(["Jz", "Kx"])
+    assert torch.equal(chosen, torch.stack([lorentz.GENERATORS["Jz"], lorentz.GENERATORS["Kx"]]))
+
+
+def test_a_boost_and_a_rotation_as_written_in_a_textbook() -> None:
+    assert MATRICES["Kx"] == ((0, 0, 0, 1), (0, 0, 0, 0), (0, 0, 0, 0), (1, 0, 0, 0))
+    assert MATRICES["Jz"] == ((0, -1, 0, 0), (1, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0))
+
+
+def test_a_name_stands_for_a_group_or_for_itself() -> None:
+    assert expand("beam") == ("Kz", "Jz")
+    assert expand("Kx") == ("Kx",)
+
+
+@pytest.mark.parametrize(
+    ("group", "closes"),
+    [("lorentz", True), ("rotations", True), ("beam", True), ("boosts", False), ("transverse_boosts", False)],
+)
+def test_which_sets_of_generators_close(group: str, closes: bool) -> None:
+    """Commutators of a subgroup's generators stay in their span; those of boosts are rotations."""
+    basis = lorentz.generators(GROUPS[group])
+    brackets = torch.einsum("aij,bjk->abik", basis, basis)
+    brackets = (brackets - brackets.transpose(0, 1)).flatten(0, 1).flatten(1)
+    rank = torch.linalg.matrix_rank(basis.flatten(1))
+    assert (torch.linalg.matrix_rank(torch.cat([basis.flatten(1), brackets])) == rank) == closes
+
+
+@pytest.mark.parametrize("name", MATRICES)
 def test_generators_are_in_the_algebra(name: str) -> None:
     matrix, eta = lorentz.GENERATORS[name], lorentz.metric()
     assert torch.equal(matrix.T @ eta + eta @ matrix, torch.zeros(4, 4, dtype=torch.float64))

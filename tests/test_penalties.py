@@ -49,15 +49,16 @@ def test_a_known_reference_gives_the_same_number() -> None:
     assert torch.equal(gseal(energy, p, elements(), energy(p)), gseal(energy, p, elements()))
 
 
-def test_the_function_is_called_once_with_both_terms() -> None:
-    calls = []
+@pytest.mark.parametrize(("known", "calls"), [(False, 2), (True, 1)])
+def test_the_function_is_called_once_for_each_term_that_is_not_known(known: bool, calls: int) -> None:
+    seen = []
 
     def function(p: torch.Tensor) -> torch.Tensor:
-        calls.append(len(p))
+        seen.append(len(p))
         return energy(p)
 
-    gseal(function, jets(), elements())
-    assert calls == [2 * N]
+    gseal(function, jets(), elements(), energy(jets()) if known else None)
+    assert seen == [N] * calls
 
 
 def test_both_terms_carry_gradients() -> None:

@@ -196,12 +196,11 @@ def test_a_bound_that_is_not_reached_costs_no_accuracy(bound: float) -> None:
 
 @pytest.mark.parametrize("norm", [1.0, 8.0, 32.0])
 def test_exponential_with_a_bound_of_any_matrices(norm: float) -> None:
-    """Relative to the norm of the exponential of the norm's size; other matrices lose digits by cancellation."""
     matrices = torch.randn(100, 4, 4, dtype=torch.float64, generator=seeded())
     matrices = norm * matrices / matrices.norm(dim=(1, 2), keepdim=True)
     one = torch.eye(100, dtype=torch.float64)
     ours, theirs = exponential(one, matrices, norm), exponential(one, matrices)
-    assert relative(ours, theirs) < 1e-11
+    assert relative(ours, theirs) < 1e-12
 
 
 # -------------------------------------------------------------------------------------------------- bases, weights
@@ -229,12 +228,12 @@ def test_outputs_are_scaled_like_momenta() -> None:
         assert (value / total(jets())[:, 3] ** 2).max() < ZERO
 
 
-@pytest.mark.parametrize("names", ["lorentz", {"Kx": 4.0, "Jz": 0.25, "S": 3.0}])
+@pytest.mark.parametrize("names", ["lorentz", {"Jz": 0.25, "Kx": 4.0, "S": 3.0}])
 def test_norm_of_a_basis_limits_all_combinations(names: Any) -> None:
     found = basis(names)
     xi = torch.randn(2000, len(found.momenta), dtype=torch.float64, generator=seeded())
     xi = torch.cat([xi / xi.norm(dim=1, keepdim=True), torch.eye(len(found.momenta), dtype=torch.float64)])
-    largest = torch.linalg.matrix_norm(torch.einsum("na,aij->nij", xi, found.momenta), ord=2).max().item()
+    largest = torch.einsum("na,aij->nij", xi, found.momenta).norm(dim=(1, 2)).max().item()
     assert largest <= found.norm() < 4 * largest
 
 
