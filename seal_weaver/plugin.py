@@ -31,7 +31,7 @@ from .ledger import Entry, Ledger
 from .monitor import EpochMonitor, Step
 from .schedule import random_seed, settling_factor, warmup_factor
 from .selfcheck import require_consistency
-from .state import restore_state, save_state, seed_everything, state_path
+from .state import restore_state, save_state, seed_everything, seed_loader, state_path
 from .weights import Weight, mean_over_ranks, weight_of
 
 __all__ = ["SealLoss", "with_seal"]
@@ -245,10 +245,13 @@ class _Run:
                 "get_train_fn, get_evaluate_fn = with_seal(...)`; without them nothing is logged or checked"
             )
 
-    def seed_epoch(self, arguments: dict[str, Any]) -> None:
+    def seed_epoch(self, mode: str, arguments: dict[str, Any]) -> None:
         """With a seed of the user's, an epoch is the same in a resumed training as in an uninterrupted one."""
-        if self._user_seed is not None:
-            seed_everything(self._user_seed, arguments["epoch"], _rank(), arguments["train_loader"])
+        if self._user_seed is None or arguments.get("for_training") is False:
+            return
+        if mode == "train":
+            seed_everything(self._user_seed, arguments["epoch"], _rank())
+        seed_loader(self._user_seed, _rank(), arguments["train_loader" if mode == "train" else "test_loader"])
 
     def next_step(self) -> None:
         self._batch += 1
@@ -266,8 +269,7 @@ class _Run:
             arguments = _bind(classification, args, kwargs)
             command_line = arguments["extra_args"]["args"]
             loop = custom or (regression if command_line.regression_mode else classification)
-            if mode == "train":
-                run.seed_epoch(arguments)
+            run.seed_epoch(mode, arguments)
             if run.settings is None or arguments.get("for_training") is False:
                 return loop(*args, **kwargs)
             return run._epoch_of(loop, mode, arguments, command_line, args, kwargs)

@@ -20,7 +20,7 @@ from .errors import AttachmentError
 from .patches import set_trimmer_calls, trimmer_calls
 from .weights import Weight
 
-__all__ = ["restore_state", "save_state", "seed_everything", "state_path"]
+__all__ = ["restore_state", "save_state", "seed_everything", "seed_loader", "state_path"]
 
 
 def state_path(model_prefix: str, epoch: int) -> Path:
@@ -67,14 +67,15 @@ def restore_state(path: Path, weights: dict[str, Weight], module: nn.Module) -> 
     return True
 
 
-def seed_everything(seed: int, epoch: int, rank: int, loader: Any) -> None:
-    """Let all random streams of an epoch follow from (seed, epoch, rank), so that a resumed run repeats them.
-
-    weaver's workers take their seed once, when they start: it is made to follow from (seed, rank) alone.
-    """
+def seed_everything(seed: int, epoch: int, rank: int) -> None:
+    """Let all random streams of an epoch follow from (seed, epoch, rank), so that a resumed run repeats them."""
     words = np.random.SeedSequence((seed, epoch + 1, rank)).generate_state(3, np.uint64)
     torch.manual_seed(int(words[0] >> 1))
     np.random.seed(int(words[1]) % 2**32)
     random.seed(int(words[2]))
+
+
+def seed_loader(seed: int, rank: int, loader: Any) -> None:
+    """weaver's workers take their seed once, when they start: let it follow from (seed, rank) alone."""
     if isinstance(loader, torch.utils.data.DataLoader) and loader.generator is None:
         loader.generator = torch.Generator().manual_seed((seed + rank) % 2**63)
