@@ -147,7 +147,7 @@ class _Run:
         self.ledger = Ledger()
         self.weights: dict[str, Weight] = {}
         if settings is not None:
-            self.weights = {name: weight_of(p.weight, settings.compare) for name, p in settings.penalties.items()}
+            self.weights = {name: weight_of(section, settings.compare) for name, section in settings.penalties.items()}
         self.monitor: EpochMonitor | None = None
         self.loops_wrapped = False
         self.problem: SealError | None = None

@@ -16,6 +16,7 @@ __all__ = ["ESTIMATORS", "AugmentConfig", "DeltaSealConfig", "GSealConfig", "Tar
 
 ESTIMATORS = ("auto", "autograd", "finite_difference")
 
+_GSEAL_WEIGHT, _DELTA_WEIGHT = 1.0, 0.1
 _DEFAULT_BETA2 = 0.95
 _DEFAULT_RAPIDITY = 2.0  # beta^2 = 0.93, as far as the published protocol goes
 
@@ -29,17 +30,19 @@ class TargetConfig:
     target: RMS change of the compared output that is accepted, > 0: ``sqrt(mean penalty)``, which for the
         probabilities or logits of two classes is the RMS change of the signal's; for ``compare: output`` the RMS length
         of the change, ``sqrt(2 mean penalty)``
-    initial: weight before the first update
+    initial: weight before the first update; None: the default of a fixed weight
     minimum, maximum: the weight stays between them
-    rate: largest relative change of the weight in one step
+    rate: step of the ascent in ``log(weight)`` for a penalty e times its goal or more
+    gain: how much the weight answers to the present violation, beside what the ascent has accumulated
     smoothing: steps over which the penalty is averaged
     """
 
     target: float = setting(math.nan, parsing.positive())
-    initial: float = setting(1.0, parsing.positive())
+    initial: float | None = setting(None, parsing.optional(parsing.positive()))
     minimum: float = setting(1e-3, parsing.positive())
     maximum: float = setting(1e3, parsing.positive())
     rate: float = setting(0.02, parsing.positive(1.0))
+    gain: float = setting(1.0, parsing.number(0.0))
     smoothing: float = setting(20.0, parsing.number(1.0))
 
 
@@ -54,11 +57,13 @@ def _weight(path: str, value: Any) -> float | TargetConfig:
         raise ConfigError(
             f"{path}.target", "expected a number > 0, found none; a fixed weight is written as `weight: 1.0`"
         )
-    if not config.minimum <= config.initial <= config.maximum:
+    if config.minimum > config.maximum:
+        raise ConfigError(f"{path}.minimum", f"expected at most maximum = {config.maximum:g}, got {config.minimum:g}")
+    initial = config.initial
+    if initial is not None and not config.minimum <= initial <= config.maximum:
         raise ConfigError(
             f"{path}.initial",
-            f"expected a number between minimum = {config.minimum:g} and maximum = {config.maximum:g}, "
-            f"got {config.initial:g}",
+            f"expected a number between minimum = {config.minimum:g} and maximum = {config.maximum:g}, got {initial:g}",
         )
     return config
 
@@ -136,10 +141,11 @@ class GSealConfig(TransformationConfig):
     fraction: share of each batch that is penalised; None: ``seal.fraction``
     """
 
-    weight: float | TargetConfig = setting(1.0, _weight)
+    weight: float | TargetConfig = setting(_GSEAL_WEIGHT, _weight)
     fraction: float | None = setting(None, parsing.optional(parsing.positive_share_of_one))
 
     path: ClassVar[str] = "seal.gseal"
+    initial: ClassVar[float] = _GSEAL_WEIGHT
 
 
 @dataclass(frozen=True)
@@ -156,7 +162,7 @@ class DeltaSealConfig:
     fraction: share of each batch that is penalised; None: ``seal.fraction``
     """
 
-    weight: float | TargetConfig = setting(1.0, _weight)
+    weight: float | TargetConfig = setting(_DELTA_WEIGHT, _weight)
     generators: Mapping[str, float | None] = setting(parsing.generators("", "lorentz"), parsing.generators)
     estimator: str = setting("auto", parsing.choice(*ESTIMATORS))
     step: float = setting(0.05, parsing.positive(1.0))
@@ -164,6 +170,7 @@ class DeltaSealConfig:
     fraction: float | None = setting(None, parsing.optional(parsing.positive_share_of_one))
 
     path: ClassVar[str] = "seal.delta_seal"
+    initial: ClassVar[float] = _DELTA_WEIGHT
 
     def __post_init__(self) -> None:
         if not self.weights():

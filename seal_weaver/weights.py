@@ -3,7 +3,8 @@
 A target is the RMS change of the output that the user accepts. Training then is the constrained problem "least task
 loss with a violation of at most the target", and the weight its Lagrange multiplier, found by dual ascent: it grows
 while the violation is above the target and shrinks while it is below. The ascent is in the logarithm of the weight, so
-that its step does not depend on the scale of the losses.
+that its step does not depend on the scale of the losses; a term proportional to the present violation keeps it from
+overshooting (Stooke, Achiam, Abbeel, "Responsive Safety in Reinforcement Learning by PID Lagrangian Methods", 2020).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .errors import SealError
-from .sections import TargetConfig
+from .sections import DeltaSealConfig, GSealConfig, TargetConfig
 
 __all__ = ["FixedWeight", "TargetWeight", "Weight", "mean_over_ranks", "rms_change", "weight_of"]
 
@@ -56,18 +57,19 @@ class TargetWeight:
     Parameters
     ----------
     config: the target, and how to follow it
+    initial: the weight before the first update
     compare: the space in which the target is stated
     """
 
-    def __init__(self, config: TargetConfig, compare: str) -> None:
+    def __init__(self, config: TargetConfig, initial: float, compare: str) -> None:
         self._config = config
         self._goal = config.target**2 / rms_change(1.0, compare) ** 2
-        self._log_weight = torch.tensor(math.log(config.initial), dtype=torch.float64)
+        self._log_weight = torch.tensor(math.log(initial), dtype=torch.float64)
         self._average = torch.zeros((), dtype=torch.float64)
         self._steps = 0
 
     def at(self, settling: float, warmup: float) -> float | Tensor:
-        return self._log_weight.exp() * settling
+        return self._limited(self._log_weight + self._config.gain * self._error()).exp() * settling
 
     def update(self, penalty: Tensor) -> None:
         """One step of the ascent, with the mean penalty of a training step over all processes."""
@@ -76,9 +78,14 @@ class TargetWeight:
         self._steps += 1
         # a running mean until it is as long as the smoothing
         self._average = self._average + (penalty - self._average) / min(float(self._steps), self._config.smoothing)
-        error = (self._average / self._goal).log().clamp(-1.0, 1.0)
-        low, high = math.log(self._config.minimum), math.log(self._config.maximum)
-        self._log_weight = (self._log_weight + self._config.rate * error).clamp(low, high)
+        self._log_weight = self._limited(self._log_weight + self._config.rate * self._error())
+
+    def _error(self) -> Tensor:
+        """log(penalty / goal), between -1 and 1; 0 before the first update."""
+        return (self._average / self._goal).log().clamp(-1.0, 1.0) if self._steps else torch.zeros_like(self._average)
+
+    def _limited(self, log_weight: Tensor) -> Tensor:
+        return log_weight.clamp(math.log(self._config.minimum), math.log(self._config.maximum))
 
     def state(self) -> dict[str, float] | None:
         """All that a resumed training needs, as numbers that JSON keeps to the last bit."""
@@ -102,9 +109,12 @@ class TargetWeight:
 Weight = FixedWeight | TargetWeight
 
 
-def weight_of(setting: float | TargetConfig, compare: str) -> Weight:
-    """The weight that a setting asks for."""
-    return TargetWeight(setting, compare) if isinstance(setting, TargetConfig) else FixedWeight(setting)
+def weight_of(section: GSealConfig | DeltaSealConfig, compare: str) -> Weight:
+    """The weight that a penalty's section asks for."""
+    setting = section.weight
+    if not isinstance(setting, TargetConfig):
+        return FixedWeight(setting)
+    return TargetWeight(setting, section.initial if setting.initial is None else setting.initial, compare)
 
 
 def mean_over_ranks(penalty: Tensor) -> Tensor:

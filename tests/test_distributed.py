@@ -8,13 +8,20 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from conftest import CONFIGS, NETWORKS, load_batch
 
 JETS_PER_RANK = 24
-OPTIONS = {"conv_params": [(4, (8, 8))], "fc_params": [(8, 0.0)], "seed": 4, "seal": {"fraction": 0.5}}
+OPTIONS = {"conv_params": [(4, (8, 8))], "fc_params": [(8, 0.0)], "seed": 4}
+SECTIONS = {
+    "gseal": {"fraction": 0.5},
+    "autograd": {"fraction": 0.5, "gseal": {}, "delta_seal": {"estimator": "autograd"}},
+    "difference": {"fraction": 0.5, "delta_seal": {"estimator": "finite_difference"}},
+    "target": {"fraction": 0.5, "delta_seal": {"weight": {"target": 0.01, "rate": 0.5}}},
+}
 
 
 class Loader(list):
@@ -25,7 +32,7 @@ class Loader(list):
         self.dataset = SimpleNamespace(config=data_config)
 
 
-def train(rank: int, folder: Path, distributed: bool) -> dict[str, torch.Tensor]:
+def train(rank: int, folder: Path, distributed: bool, options: dict, steps: int) -> dict[str, torch.Tensor]:
     spec = spec_from_file_location("network", NETWORKS / "seal_pnet.py")
     network = module_from_spec(spec)
     spec.loader.exec_module(network)
@@ -37,13 +44,13 @@ def train(rank: int, folder: Path, distributed: bool) -> dict[str, torch.Tensor]
         {"_label_": labels[shard]},
         {},
     )
-    model, _ = network.get_model(data_config, **OPTIONS)
+    model, _ = network.get_model(data_config, **options)
     if not distributed:  # DDP hands out rank 0's parameters, whose seed differs from rank 1's
         for parameter in model.parameters():
             dist.broadcast(parameter.data, src=0)
-    loss = network.get_loss(data_config, **OPTIONS)
-    loop = network.get_train_fn(data_config, **OPTIONS)
-    network.get_evaluate_fn(data_config, **OPTIONS)
+    loss = network.get_loss(data_config, **options)
+    loop = network.get_train_fn(data_config, **options)
+    network.get_evaluate_fn(data_config, **options)
     inner = model
     if distributed:
         model = torch.nn.parallel.DistributedDataParallel(model)
@@ -56,24 +63,32 @@ def train(rank: int, folder: Path, distributed: bool) -> dict[str, torch.Tensor]
         local_rank=rank,
         model_prefix=str(folder / f"{distributed}"),
     )
-    loop(model, loss, optimiser, None, Loader(data_config, [batch]), torch.device("cpu"), 1,
-         steps_per_epoch=1, extra_args={"args": arguments})  # fmt: skip
+    loop(model, loss, optimiser, None, Loader(data_config, steps * [batch]), torch.device("cpu"), 1,
+         steps_per_epoch=steps, extra_args={"args": arguments})  # fmt: skip
+    if distributed:
+        torch.save({n: w.state() for n, w in loss._run.weights.items()}, folder / f"weights{rank}.pt")
     return {name: p.detach().clone() for name, p in inner.named_parameters()}
 
 
-def worker(rank: int, port: int, folder: Path) -> None:
+def worker(rank: int, port: int, folder: Path, section: dict, steps: int) -> None:
     torch.set_num_threads(1)
+    options = {**OPTIONS, "seal": section}
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    torch.save(train(rank, folder, distributed=True), folder / f"ddp{rank}.pt")
-    torch.save(train(rank, folder, distributed=False), folder / f"alone{rank}.pt")
+    torch.save(train(rank, folder, True, options, steps), folder / f"ddp{rank}.pt")
+    torch.save(train(rank, folder, False, options, steps), folder / f"alone{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_gradients_are_averaged_over_ranks_that_draw_their_own_boosts(tmp_path: Path) -> None:
+def run(folder: Path, section: dict, steps: int = 1) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(worker, args=(port, tmp_path), nprocs=2)
+    mp.spawn(worker, args=(port, folder, section, steps), nprocs=2)
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_gradients_are_averaged_over_ranks_that_draw_their_own_transformations(name: str, tmp_path: Path) -> None:
+    run(tmp_path, SECTIONS[name])
     first, second = (torch.load(tmp_path / f"ddp{rank}.pt") for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     alone = [torch.load(tmp_path / f"alone{rank}.pt") for rank in range(2)]
@@ -83,5 +98,18 @@ def test_gradients_are_averaged_over_ranks_that_draw_their_own_boosts(tmp_path: 
         average = (alone[0][name] + alone[1][name]) / 2
         assert torch.allclose(first[name], average, rtol=1e-5, atol=1e-8), name
     (line,) = [json.loads(text) for text in (tmp_path / "True_seal.jsonl").read_text().splitlines()]
-    assert line["gseal"]["jets"] == 2 * JETS_PER_RANK // 2, "summed over ranks, written once"
-    assert line["gseal"]["penalty"] > 0
+    for penalty in {"gseal", "delta_seal"} & set(line):
+        assert line[penalty]["jets"] == 2 * JETS_PER_RANK // 2, "summed over ranks, written once"
+        assert line[penalty]["penalty"] > 0
+
+
+def test_a_weight_that_follows_a_target_is_the_same_on_all_ranks(tmp_path: Path) -> None:
+    """Each rank sees another penalty; with weights of their own the ranks would descend different losses."""
+    run(tmp_path, SECTIONS["target"], steps=3)
+    first, second = (torch.load(tmp_path / f"ddp{rank}.pt") for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    weight = json.loads((tmp_path / "True_epoch-1_seal.json").read_text())["weights"]["delta_seal"]
+    assert weight["steps"] == 3
+    assert weight["log_weight"] != 0.0
+    weights = [torch.load(tmp_path / f"weights{rank}.pt") for rank in range(2)]
+    assert weights[0] == weights[1]
