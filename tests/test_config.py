@@ -171,14 +171,14 @@ def test_wrong_random_elements_are_refused(key: str, section: dict[str, Any], ex
         ),
         (
             {"target": 0.01, "minimum": 2, "maximum": 1},
-            "weight.initial: expected a number between minimum = 2 and maximum = 1, got 1",
+            "weight.minimum: expected at most maximum = 1, got 2",
         ),
         ({"target": 0.01, "minimum": 0}, "weight.minimum: expected a number > 0, got 0"),
         ({"target": 0.01, "rate": 2}, "weight.rate: expected a number >= 0 and <= 1, got 2 (int)"),
         ({"target": 0.01, "smoothing": 0.5}, "weight.smoothing: expected a number >= 1, got 0.5 (float)"),
         (
             {"traget": 0.01},
-            "weight.traget: unknown key (did you mean 'target'?); known: target, initial, minimum, maximum, rate, "
+            "weight.traget: unknown key (did you mean 'target'?); known: target, initial, minimum, maximum, rate, gain, "
             "smoothing",
         ),
     ],
@@ -300,7 +300,7 @@ def test_delta_seal_alone_switches_gseal_off() -> None:
 def test_delta_seal_has_all_of_the_lorentz_group_and_chooses_its_estimator() -> None:
     section = DeltaSealConfig()
     assert section.weights() == dict.fromkeys(MATRICES, 1.0)
-    assert (section.weight, section.estimator, section.step, section.projections) == (1.0, "auto", 0.05, 1)
+    assert (section.weight, section.estimator, section.step, section.projections) == (0.1, "auto", 0.05, 1)
 
 
 def test_both_penalties_are_on_where_both_are_named() -> None:
@@ -335,7 +335,7 @@ def test_a_target_is_read_with_its_defaults() -> None:
     config = SealConfig.from_dict({"gseal": {"weight": {"target": "1e-2", "initial": 3}}})
     assert config.gseal is not None
     assert config.gseal.weight == TargetConfig(
-        target=0.01, initial=3.0, minimum=1e-3, maximum=1e3, rate=0.02, smoothing=20.0
+        target=0.01, initial=3.0, minimum=1e-3, maximum=1e3, rate=0.02, gain=1.0, smoothing=20.0
     )
 
 
@@ -484,5 +484,5 @@ def test_settings_are_immutable() -> None:
 
 def test_the_description_has_the_settings_as_in_yaml() -> None:
     description = SealConfig.from_dict({"delta_seal": {"weight": {"target": 0.01}, "generators": "beam"}}).describe()
-    assert description.startswith("gseal: None, delta_seal: {'weight': {'target': 0.01, 'initial': 1.0, ")
+    assert description.startswith("gseal: None, delta_seal: {'weight': {'target': 0.01, 'minimum': 0.001, ")
     assert "'generators': {'Kz': None, 'Jz': None}" in description
