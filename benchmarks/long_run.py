@@ -32,7 +32,8 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"ParticleTransformer {version}": ("part", {**PART, "version": version}) for version in (1, 2, 3)},
 }
 SEAL = {"gseal": {"weight": 1.0}, "delta_seal": {"weight": 1.0, "estimator": "autograd"}, "fraction": 0.25}
-BATCH, BATCHES, EVERY = 64, 300, 100
+BATCH, GROUP, EVERY = 64, 8, 100
+BATCHES = 38 * GROUP
 
 
 class NotFiniteError(ArithmeticError):
@@ -50,6 +51,17 @@ class Recorder:
         for name, step in steps.items():
             self.terms[name] = step.penalty.item()
             self.terms[f"{name}_excluded_share"] = step.excluded.item() / step.jets
+
+
+def by_length(batches: Sequence[Any]) -> list[Any]:
+    """The same jets, those of similar length together within groups of batches: transformers are three times faster."""
+    result = []
+    for group in (batches[i : i + GROUP] for i in range(0, len(batches), GROUP)):
+        inputs = [torch.cat(x) for x in zip(*(inputs for inputs, _ in group), strict=True)]
+        labels, order = torch.cat([labels for _, labels in group]), inputs[3].sum(dim=(1, 2)).argsort()
+        parts = [part[torch.randperm(len(part))] for part in order.split(BATCH)]
+        result += [([x[jets] for x in inputs], labels[jets]) for jets in parts]
+    return result
 
 
 def require_finite(step: int, stepper: Stepper, terms: Mapping[str, float]) -> None:
@@ -96,7 +108,7 @@ def main() -> None:
     for name in options.network:
         network, architecture = NETWORKS[name]
         start = time.perf_counter()
-        records = run(network, architecture, data_config, batches, options.steps)
+        records = run(network, architecture, data_config, by_length(batches), options.steps)
         result[name] = {"all_finite": True, "seconds": round(time.perf_counter() - start), "records": records}
         print(name, records[0], records[-1], sep="\n", flush=True)
         options.output.write_text(json.dumps(result, indent=2) + "\n")

@@ -293,6 +293,7 @@ class Penaliser:
             reference[: len(momenta)],
             basis.outputs,
             self._norm,
+            function.on_the_same_side,
         )
 
 

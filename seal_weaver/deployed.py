@@ -101,6 +101,12 @@ class DeployedFunction:
         self._statistics.take_from(reference=False)
         return self._outputs(inputs)
 
+    def on_the_same_side(self, moved: Tensor, momenta: Tensor) -> Tensor:
+        """(M,) bool: jets that do not cross ``eta_jet = 0``, where inputs with a factor sign(eta_jet) jump."""
+        loaded = [x[: len(momenta)] for x in self._loaded]
+        before, after = (self._feature_map.jet(p, loaded)[:, 2] for p in (momenta, moved))
+        return (before * after >= 0).squeeze(1)
+
     def _check(self, momenta: Tensor) -> list[Tensor]:
         inputs, finite = self._inputs(momenta)
         with torch.no_grad():

@@ -135,6 +135,12 @@ class FeatureMap:
             return inputs[self.layout.momenta_index][:, 3] > 0
         return inputs[self.layout.mask_index][:, 0] != 0
 
+    def jet(self, momenta: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+        """Four-momenta of the jets, (N, 4, 1): their own group, or the masked sum of the constituents."""
+        if self.layout.jet is not None:
+            return momenta[:, :, self.layout.length :]
+        return _masked_sum(momenta[:, :, : self.layout.length], self.mask(inputs))
+
     def network_inputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The loaded inputs without the jet group, which the network does not read."""
         return [x for i, x in enumerate(inputs) if i != self.layout.jet_index]

@@ -210,6 +210,7 @@ def delta_seal_finite_difference(
     reference: Tensor | None = None,
     representation: Tensor | None = None,
     norm: float | None = None,
+    smooth: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """deltaSEAL from a difference along one random direction of the algebra per jet, (N,).
 
@@ -223,6 +224,8 @@ def delta_seal_finite_difference(
     generator: source of the directions
     reference: y(p), (N, C), where it is already known
     norm: upper limit of the norm of ``sum_a xi_a G_a``, on momenta and outputs; None: read from the tensors
+    smooth: moved and original momenta -> (N,) bool: False where y jumps in between. There the opposite direction, as
+        likely and with the same squared derivative, is taken: a jump would count with ``1 / h^2``
     """
     if reference is None:
         reference = function(momenta.double())
@@ -230,11 +233,14 @@ def delta_seal_finite_difference(
     count = len(basis)
     normal = torch.randn(len(momenta), count, dtype=torch.float64, device=generator.device, generator=generator)
     coordinates = step * normal / normal.norm(dim=1, keepdim=True)
-    moved = function(transform(exponential(coordinates, basis, bound), momenta))
+    moved = transform(exponential(coordinates, basis, bound), momenta)
+    if smooth is not None:
+        coordinates = torch.where(smooth(moved, momenta)[:, None], coordinates, -coordinates)
+        moved = transform(exponential(coordinates, basis, bound), momenta)
     expected = reference
     if representation is not None:
         expected = _act(exponential(coordinates, representation, bound), reference)
-    return count / step**2 * half_squared_difference(moved, expected)
+    return count / step**2 * half_squared_difference(function(moved), expected)
 
 
 def delta_seal(

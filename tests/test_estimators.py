@@ -139,6 +139,33 @@ ROUNDING = 1e-6
 """Of a probability computed in float32 from pair features in float64."""
 
 
+def test_jets_at_the_centre_do_not_jump_in_the_finite_difference() -> None:
+    """part_deta has the sign of eta_jet: a step across eta_jet = 0 would count with 1 / h^2."""
+    data_config, inputs, _ = load_batch(CONFIGS / "TopLandscape_kin.yaml", number=400)
+    vectors, mask = inputs[2].double(), inputs[3]
+    jet = (vectors * mask).sum(dim=2)
+    central = (jet[:, 2] / jet[:, :2].norm(dim=1)).abs().argsort()[torch.arange(48) % 3]
+    inputs = [x[central] for x in inputs]
+    model = build("seal_part.py", data_config).train()
+    attached = Attached(model, data_config, delta_seal={"estimator": "finite_difference", "step": 0.02})
+    crossing = []
+    sides = DeployedFunction.on_the_same_side
+
+    def spy(self, moved, momenta):
+        result = sides(self, moved, momenta)
+        crossing.append(float((~result).double().mean()))
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DeployedFunction, "on_the_same_side", spy)
+        values = attached.values(inputs, 40)
+    assert sum(crossing) / len(crossing) > 0.02, "or the test says nothing"
+    expected = float(exact(model, attached, inputs).sum(dim=1).mean())
+    error = float(values.std() / len(values) ** 0.5)
+    assert float(values.mean()) == pytest.approx(expected, abs=4 * error + 0.1 * expected)
+    assert error < 0.2 * expected
+
+
 @pytest.mark.parametrize("estimator", ["autograd", "finite_difference"])
 @pytest.mark.parametrize("name", ["pnet", "part v1"])
 @pytest.mark.parametrize(("generators", "edit"), [("Jz", None), ("beam", beam_invariant)], ids=["Jz", "beam"])

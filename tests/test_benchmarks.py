@@ -1,0 +1,138 @@
+"""The core of each measuring script on a few jets, so that the scripts keep up with the package."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from conftest import CONFIGS, JETS, ROOT
+
+TINY_PNET = {"conv_params": [(4, (8, 8)), (4, (16, 16))], "fc_params": [(16, 0.1)]}
+TINY_PART = {"embed_dims": [8, 8], "pair_embed_dims": [8], "num_heads": 2, "num_layers": 1, "num_cls_layers": 1}
+TINY = {"pnet": TINY_PNET, "part": TINY_PART}
+CPU = torch.device("cpu")
+SCRIPTS = ("demo", "estimators", "long_run", "published_recipe", "step_cost")
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[dict[str, ModuleType]]:
+    """The scripts by name; they import one another as they do when run from a shell."""
+    before = {name: sys.modules.pop(name, None) for name in SCRIPTS}
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        yield {name: import_module(name) for name in SCRIPTS}
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+        for name, module in before.items():
+            sys.modules.pop(name)
+            if module is not None:
+                sys.modules[name] = module
+
+
+@pytest.fixture(scope="module")
+def jets(scripts):
+    """Data config and three batches of eight jets."""
+    torch.set_num_threads(1)
+    np.random.seed(1)
+    return scripts["step_cost"].load_batches(CONFIGS / "TopLandscape_kin.yaml", JETS, 8, 3)
+
+
+@pytest.mark.parametrize("network", TINY)
+def test_every_penalty_costs_time_and_memory(scripts, jets, network: str) -> None:
+    step_cost, (data_config, batches) = scripts["step_cost"], jets
+    result = step_cost.measure(network, data_config, batches, CPU, list(step_cost.PENALTIES), (1.0,), TINY[network])
+    keys = {f"{penalty.replace('_', ' ')}, fraction 1" for penalty in step_cost.PENALTIES}
+    assert set(result["ratio"]) == set(result["memory_ratio"]) == keys
+    assert result["plain_memory_mb"] > 0
+    assert all(ratio > 1 for ratio in result["memory_ratio"].values())
+    assert result["memory_ratio"]["both, fraction 1"] > result["memory_ratio"]["gseal, fraction 1"]
+    assert all(row["min"] <= row["median"] <= row["max"] for row in result["ratio"].values())
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_the_published_recipe_is_measured_beside_ours(scripts, jets, pairs: bool) -> None:
+    result = scripts["step_cost"].measure_published(*jets, CPU, (1.0,), pairs, TINY_PART)
+    assert set(result["ratio"]) == {"published", "delta autograd, fraction 1", "delta difference, fraction 1"}
+    assert result["memory_ratio"]["published"] > 1
+
+
+def test_memory_is_that_of_the_tensors_alive_at_one_time(scripts) -> None:
+    class Step:
+        """Allocates 2 MB, then 1 MB beside them, then after both are gone 2 MB again."""
+
+        device = CPU
+        optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+
+        def step(self) -> None:
+            first = torch.ones(500_000)
+            second = torch.ones(250_000)
+            del first, second
+            torch.ones(500_000)
+
+    assert scripts["step_cost"].peak_memory(Step(), ()) == pytest.approx(3.0, abs=0.01)
+
+
+def test_estimators_of_particlenet(scripts, jets) -> None:
+    estimators, (data_config, batches) = scripts["estimators"], jets
+    problem = estimators.train("pnet", TINY_PNET, data_config, batches[:2], batches[2][0])
+    result = estimators.examine(problem, (1e-5, 0.3), draws=3)
+    assert result["jets"] == 8
+    assert list(result["generators"]) == ["Kx", "Ky", "Kz", "Jx", "Jy", "Jz"]
+    assert result["generators"]["Kx"]["median"] < 1e-4
+    assert abs(result["autograd in float32"]["mean"]) < 1e-3
+    near, far = result["float64"]["share of jets with jumps"]
+    assert near < far, "neighbours change under large boosts"
+    assert result["float64"]["median of jets"][0] < 1e-3
+    assert result["spread"]["finite_difference"]["relative_deviation"] > 0
+    json.dumps(result, allow_nan=False)
+    figure = estimators.draw({"ParticleNet": result})
+    assert [len(axes.lines) for axes in figure.axes] == [2, 2]
+
+
+def test_jets_that_cross_the_middle_of_the_detector_are_recognised(scripts, jets) -> None:
+    estimators, (data_config, batches) = scripts["estimators"], jets
+    problem = estimators.train("part", TINY_PART, data_config, batches[:1], batches[1][0])
+    momenta = problem.feature_map.momenta(problem.inputs) * problem.feature_map.mask(problem.inputs)[:, None]
+    jet = momenta.sum(dim=2)
+    rapidity = torch.atanh(jet[:, 2] / jet[:, 3])
+    h = float(rapidity.abs().median())
+    jumps = [jump for _, jump in estimators.moves(problem, torch.float64, h)]
+    along_the_beam = 4  # Kx, -Kx, Ky, -Ky, Kz
+    assert torch.equal(jumps[along_the_beam], (rapidity < 0) & (rapidity > -h))
+
+
+def test_ten_outputs_have_a_spread_with_one_projection(scripts, jets) -> None:
+    estimators, (data_config, batches) = scripts["estimators"], jets
+    training = [estimators.ten_classes(*batch) for batch in batches[:2]]
+    assert all(0 <= labels.min() and labels.max() <= 9 for _, labels in training)
+    problem = estimators.train("pnet", {**TINY_PNET, "num_classes": 10}, data_config, training, batches[2][0])
+    assert len(problem.frame) == 9
+    result = estimators.spreads(problem, draws=3)
+    assert result["autograd, projections 1"]["relative_deviation"] > 0
+
+
+def test_a_long_run_records_every_term(scripts, jets) -> None:
+    long_run, (data_config, batches) = scripts["long_run"], jets
+    sorted_batches = long_run.by_length(batches)
+    assert sum(labels.sum() for _, labels in sorted_batches) == sum(labels.sum() for _, labels in batches)
+    (record,) = long_run.run("part", TINY_PART, data_config, sorted_batches, steps=2)
+    terms = ("task_loss", "gseal", "delta_seal", "gseal_excluded_share", "gradient_norm", "largest_gradient_norm")
+    assert record["step"] == 2
+    assert all(np.isfinite(record[name]) for name in terms)
+    assert record["delta_seal"] > 0
+
+
+def test_a_long_run_ends_at_the_first_nan(scripts, jets) -> None:
+    long_run, (data_config, batches) = scripts["long_run"], jets
+    stepper = scripts["step_cost"].Stepper("pnet", data_config, False, CPU, TINY_PNET)
+    stepper.step(*batches[0])
+    long_run.require_finite(1, stepper, {"task_loss": 0.7})
+    stepper.model.mod.bn_fts.running_mean[0] = torch.nan
+    with pytest.raises(long_run.NotFiniteError, match=r"step 2: not finite: gseal, mod\.bn_fts\.running_mean"):
+        long_run.require_finite(2, stepper, {"gseal": float("inf")})
