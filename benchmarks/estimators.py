@@ -2,15 +2,13 @@
 
     python benchmarks/estimators.py --jets jets.root [--jets-number 64] [--output RESULT.json]
 
-Small networks, trained plain for some steps, so that outputs and running statistics are realistic. "Exact" is
-``sum_a 1/2 sum_c (d/dt_a y_c)^2`` from autograd in float64. Next to it: central differences in float64, generator by
-generator; autograd in float32, as in training; the difference ``1/2 |y(exp(h G) p) - y(p)|^2 / h^2`` against its step
-h, averaged over +h and -h and summed over generators instead of drawing; and the spread of a batch's penalty over the
-random directions that the estimators draw.
+Small networks, trained plain for some steps. "Exact" is ``sum_a 1/2 sum_c (d/dt_a y_c)^2`` from autograd in float64.
+Next to it: central differences in float64; autograd in float32, as in training; the difference
+``1/2 |y(exp(h G) p) - y(p)|^2 / h^2`` against its step h, averaged over +h and -h and summed over generators instead of
+drawing; and the spread of a batch's penalty over the random directions that the estimators draw.
 
 A difference also sees jumps of y, which it divides by h: where nearest neighbours change in ParticleNet, and where the
-jet crosses eta = 0 and ``part_deta = (eta - eta_jet) sign(eta_jet)`` changes sign. Jets with and without any are told
-apart. The figure goes beside the JSON file.
+jet crosses eta = 0 and ``part_deta = (eta - eta_jet) sign(eta_jet)`` changes sign. Jets are split by that, too.
 """
 
 from __future__ import annotations
@@ -81,15 +79,13 @@ def train(network: str, options: Mapping[str, Any], data_config: Any, batches: S
 def deployed(problem: Problem, precision: torch.dtype) -> Iterator[tuple[DeployedFunction, Tensor]]:
     """The deployed function and the jets' momenta: in float32 as in training, in float64 as where it is checked."""
     model, feature_map, inputs, _ = problem
-    double = precision == torch.float64
-    if double:
+    forward = None
+    if precision == torch.float64:
         inputs = [x.double() if x.is_floating_point() else x for x in inputs]
+        forward = in_double_precision(model)[0]
     with traceless(model, torch.device("cpu"), precision) as statistics, differentiable_attention():
-        forward = in_double_precision(model)[0] if double else None
-        yield (
-            DeployedFunction(model, feature_map, inputs, SETTINGS, torch.float64, statistics, forward),
-            feature_map.momenta(inputs),
-        )
+        function = DeployedFunction(model, feature_map, inputs, SETTINGS, torch.float64, statistics, forward)
+        yield function, feature_map.momenta(inputs)
 
 
 def along_generators(problem: Problem, precision: torch.dtype) -> Tensor:
@@ -137,27 +133,26 @@ def moves(problem: Problem, precision: torch.dtype, h: float) -> Iterator[tuple[
 def check_generators(problem: Problem, along: Tensor) -> dict[str, dict[str, float]]:
     """Autograd against central differences in float64, relative to the jet's derivative, by generator."""
     changes = torch.stack([change for change, _ in moves(problem, torch.float64, SMALL_STEP)])
-    central = torch.einsum("kc,gnc->nkg", problem.frame, changes[::2] - changes[1::2]) / (2 * SMALL_STEP)
-    length = central.norm(dim=1)
-    relative = (along - central).norm(dim=1) / (length + FLOOR * length.max())
+    central = torch.einsum("kc,gnc->gnk", problem.frame, changes[::2] - changes[1::2]) / (2 * SMALL_STEP)
+    length = central.norm(dim=2)
+    relative = (along.permute(2, 0, 1) - central).norm(dim=2) / (length + FLOOR * length.max())
     return {
         name: {
-            "rms_derivative": three(length[:, a].square().mean().sqrt()),
-            "median": three(relative[:, a].median()),
-            "largest": three(relative[:, a].max()),
-            "jets_that_disagree": three((~(relative[:, a] <= AGREEMENT)).double().mean()),
+            "rms derivative": three(length[a].square().mean().sqrt()),
+            "median": three(relative[a].median()),
+            "largest": three(relative[a].max()),
+            "share of jets that disagree": three((~(relative[a] <= AGREEMENT)).double().mean()),
         }
         for a, name in enumerate(GENERATORS)
     }
 
 
 def curve(problem: Problem, precision: torch.dtype, steps: Sequence[float], exact: Tensor) -> dict[str, list[Any]]:
-    """Relative errors of the finite-difference penalty for each step: of the mean over jets, and median of |.|."""
+    """Relative errors of the finite-difference penalty for each step."""
     rows: list[dict[str, float | None]] = []
     for h in steps:
-        changes, jumps = zip(*moves(problem, precision, h), strict=True)
-        value = 0.25 * torch.stack(changes).square().sum(dim=(0, 2)) / h**2
-        jump = torch.stack(jumps).any(dim=0)
+        changes, jumps = (torch.stack(x) for x in zip(*moves(problem, precision, h), strict=True))
+        value, jump = 0.25 * changes.square().sum(dim=(0, 2)) / h**2, jumps.any(dim=0)
         rows.append({**errors(value, exact), "share of jets with jumps": three(jump.double().mean())})
         for name, chosen in (("without jumps", ~jump), ("with jumps", jump)):
             rows[-1] |= {f"{key} {name}": x for key, x in errors(value[chosen], exact[chosen]).items()}
@@ -165,70 +160,64 @@ def curve(problem: Problem, precision: torch.dtype, steps: Sequence[float], exac
 
 
 def errors(value: Tensor, exact: Tensor) -> dict[str, float | None]:
+    """Relative errors of the mean over jets, with its sign, and of a single jet, without."""
     if not len(value):
         return {"mean": None, "median of jets": None}
-    relative = (value / exact - 1).abs()
-    return {"mean": three(value.mean() / exact.mean() - 1), "median of jets": three(relative.median())}
+    return {"mean": three(value.mean() / exact.mean() - 1), "median of jets": three((value / exact - 1).abs().median())}
 
 
 def spreads(problem: Problem, draws: int) -> dict[str, dict[str, float]]:
     """Mean and relative standard deviation of a batch's penalty over the estimators' random directions."""
-    result = {}
+    assert SETTINGS.delta_seal is not None
+    step, frame, drawn = SETTINGS.delta_seal.step, problem.frame, []
     with deployed(problem, torch.float32) as (function, momenta):
-        with torch.no_grad():
-            y = function.reference(momenta)
-
-        def difference(random: torch.Generator) -> Tensor:
-            assert SETTINGS.delta_seal is not None
-            with torch.no_grad():
-                return delta_seal_finite_difference(function, momenta, BASIS, SETTINGS.delta_seal.step, random, y)
-
-        def autograd(random: torch.Generator) -> Tensor:
-            frame = problem.frame
-            return delta_seal_autograd(function.reference, momenta, BASIS, frame, random, create_graph=False)[0]
-
-        estimators: dict[str, Callable[[torch.Generator], Tensor]] = {"finite_difference": difference}
-        if len(problem.frame) > 1:  # exact otherwise
-            estimators["autograd, projections 1"] = autograd
-        for name, penalty in estimators.items():
-            drawn = torch.stack([penalty(torch.Generator().manual_seed(i)).double().mean() for i in range(draws)])
-            result[name] = {"mean": three(drawn.mean()), "relative_deviation": three(drawn.std() / drawn.mean())}
-    return result
+        y = function.reference(momenta).detach()
+        for seed in range(draws):
+            random = torch.Generator().manual_seed(seed)
+            row = [delta_seal_finite_difference(function, momenta, BASIS, step, random, y).detach()]
+            if len(frame) > 1:  # exact otherwise
+                autograd = delta_seal_autograd(function.reference, momenta, BASIS, frame, random, create_graph=False)
+                row.append(autograd[0].detach())
+            drawn.append([float(per_jet.double().mean()) for per_jet in row])
+    return {
+        name: {"mean": three(np.mean(column)), "relative deviation": three(np.std(column, ddof=1) / np.mean(column))}
+        for name, column in zip(
+            ("finite difference", "autograd, projections 1"), zip(*drawn, strict=True), strict=False
+        )
+    }
 
 
 def examine(problem: Problem, steps: Sequence[float] = STEPS, draws: int = DRAWS) -> dict[str, Any]:
     """All figures of one network."""
-    along = along_generators(problem, torch.float64)
-    exact, in_training = (0.5 * x.square().sum(dim=(1, 2)) for x in (along, along_generators(problem, torch.float32)))
+    along, single = (along_generators(problem, precision) for precision in (torch.float64, torch.float32))
+    exact, in_training = (0.5 * x.square().sum(dim=(1, 2)) for x in (along, single))
     return {
         "jets": len(exact),
         "penalty": three(exact.mean()),
         "generators": check_generators(problem, along),
-        "autograd in float32": {
-            **errors(in_training, exact),
-            "largest of jets": three((in_training / exact - 1).abs().max()),
-        },
+        "autograd in float32": errors(in_training, exact) | {"largest": three((in_training / exact - 1).abs().max())},
         "spread": spreads(problem, draws),
         "step": list(steps),
         **{str(p).removeprefix("torch."): curve(problem, p, steps, exact) for p in (torch.float32, torch.float64)},
     }
 
 
-def three(x: Tensor | float) -> float:
+def three(x: Any) -> float:
     """Three digits."""
     return float(f"{float(x):.3g}")
 
 
 def draw(result: Mapping[str, Any]) -> Any:
-    """|relative error| against the step: of the mean penalty above, the median over jets below."""
-    chosen = [name for name in NETWORKS if name in result and "10 classes" not in name]
+    """|relative error| against the step: of the mean penalty above, of a typical jet below."""
     with demo.canvas(1.5 * demo.WIDTH, rows=2) as (figure, panels):
-        for axes, key, label in zip(panels, ("mean", "median of jets"), ("of the mean", "median of jets"), strict=True):
-            for colour, name in zip(COLOURS, chosen, strict=False):
+        for panel, key in zip(panels, ("mean", "median of jets"), strict=True):
+            for colour, name in zip(
+                COLOURS, (name for name in NETWORKS if "step" in result.get(name, {})), strict=False
+            ):
                 for precision, style, text in (("float32", "-", name), ("float64", "--", None)):
                     values = [abs(x) for x in result[name][precision][key]]
-                    axes.plot(result[name]["step"], values, style, color=colour, label=text)
-            axes.set(xscale="log", yscale="log", ylabel=f"|Relative error|, {label}")
+                    panel.plot(result[name]["step"], values, style, color=colour, label=text)
+            panel.set(xscale="log", yscale="log", ylabel=f"|Relative error|, {key}")
         panels[0].legend(frameon=False, title="solid float32, dashed float64", title_fontsize=7)
         panels[1].set_xlabel("Step $h$ of the finite difference")
     return figure
@@ -245,9 +234,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jets", type=Path, required=True, help="ROOT file with the project's branches")
     parser.add_argument("--jets-number", type=int, default=64, help="jets to evaluate (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("estimators.json"))
+    parser.add_argument("--output", type=Path, default=Path("estimators.json"), help="the figure goes beside it")
     options = parser.parse_args()
-
     np.random.seed(1)  # the loader shuffles
     number = TRAIN_STEPS + -(-options.jets_number // BATCH)
     data_config, batches = load_batches(find_shipped()["TopLandscape_kin.yaml"], options.jets, BATCH, number)

@@ -28,7 +28,7 @@ SETTINGS: dict[str, Any] = {
     "delta difference": {"gseal": False, "delta_seal": {"estimator": "finite_difference"}},
     "both": {"gseal": {"weight": 1.0}, "delta_seal": {}},
     "gseal target": {"gseal": {"weight": {"target": 0.05}}},
-    "delta target": {"gseal": False, "delta_seal": {"weight": {"target": 0.2}}},
+    "delta target": {"gseal": False, "delta_seal": {"weight": {"target": 0.25}}},
     "augment": {"gseal": False, "augment": {"beta2_max": 0.95, "fraction": 0.5}},
 }
 """What ``-o seal`` adds to the demo's data config, which has ``fraction: 0.5``."""
@@ -107,13 +107,13 @@ def compare(results: Mapping[str, dict[str, Any]], replicas: int = 200) -> dict[
 
 def draw(result: Mapping[str, dict[str, Any]]) -> Any:
     """AUC under boosts against AUC as simulated, one point for each training."""
-    with demo.canvas(0.9 * demo.WIDTH) as (figure, (axes,)):
-        markers = "osD^vP*Xh<>"
-        for marker, (name, row) in zip(markers, result.items(), strict=False):
+    with demo.canvas(1.3 * demo.WIDTH) as (figure, (axes,)):
+        for marker, (name, row) in zip("osD^vP*Xh<>", result.items(), strict=False):
             (x, dx), (y, dy) = row["nominal"], row["boosted"]
-            axes.errorbar(x, y, xerr=dx, yerr=dy, marker=marker, ms=4, linestyle="none", elinewidth=0.6, label=name)
+            label = name if len(name) < 20 else f"training {marker}"
+            axes.errorbar(x, y, xerr=dx, yerr=dy, marker=marker, ms=4, linestyle="none", elinewidth=0.6, label=label)
         axes.set(xlabel="AUC as simulated", ylabel=f"AUC under boosts, $\\beta^2 < {demo.BETA2_MAX:g}$")
-        axes.legend(frameon=False, loc="center left")
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return figure
 
 
