@@ -7,8 +7,9 @@ Next to it: central differences in float64; autograd in float32, as in training;
 ``1/2 |y(exp(h G) p) - y(p)|^2 / h^2`` against its step h, averaged over +h and -h and summed over generators instead of
 drawing; and the spread of a batch's penalty over the random directions that the estimators draw.
 
-A difference also sees jumps of y, which it divides by h: where nearest neighbours change in ParticleNet, and where the
-jet crosses eta = 0 and ``part_deta = (eta - eta_jet) sign(eta_jet)`` changes sign. Jets are split by that, too.
+A difference also sees jumps of y, which it divides by h: ParticleNet's jets are split by whether a constituent gets
+other nearest neighbours. Where the jet would cross eta = 0 and ``part_deta = (eta - eta_jet) sign(eta_jet)`` jump, the
+opposite direction is taken, as in training.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,21 +114,18 @@ def recorded_neighbours(mask: Tensor) -> Iterator[list[Tensor]]:
 
 
 def moves(problem: Problem, precision: torch.dtype, h: float) -> Iterator[tuple[Tensor, Tensor]]:
-    """For +h and -h along each generator in turn: the change of y, (N, C), and the jets in which something jumps."""
+    """For +h and -h along each generator in turn: the change of y, (N, C), and the jets in which neighbours change."""
     mask = problem.feature_map.mask(problem.inputs)
-
-    def evaluate(function: Callable[[Tensor], Tensor], momenta: Tensor) -> tuple[Tensor, Tensor]:
-        """y, and what is constant unless it jumps."""
-        with recorded_neighbours(mask) as neighbours:
-            y = function(momenta).double()
-        return y, torch.cat([(momenta[:, 2:3] * mask[:, None]).sum(dim=2) < 0, *neighbours], dim=1)
-
     with torch.no_grad(), deployed(problem, precision) as (function, momenta):
-        y, constants = evaluate(function.reference, momenta)
+        with recorded_neighbours(mask) as before:
+            y = function.reference(momenta).double()
         for algebra in (sign * h * generator for generator in BASIS for sign in (1, -1)):
-            elements = torch.linalg.matrix_exp(algebra).expand(len(momenta), 4, 4)
-            moved, now = evaluate(function, transform(elements, momenta))
-            yield moved - y, (now != constants).any(dim=1)
+            there, back = (torch.linalg.matrix_exp(x).expand(len(y), 4, 4) for x in (algebra, -algebra))
+            same_side = function.on_the_same_side(transform(there, momenta), momenta)
+            with recorded_neighbours(mask) as after:
+                moved = function(transform(there.where(same_side[:, None, None], back), momenta)).double()
+            changed = [(a != b).any(dim=1) for a, b in zip(before, after, strict=True)]
+            yield moved - y, torch.stack([torch.zeros_like(same_side), *changed]).any(dim=0)
 
 
 def check_generators(problem: Problem, along: Tensor) -> dict[str, dict[str, float]]:
@@ -153,9 +151,9 @@ def curve(problem: Problem, precision: torch.dtype, steps: Sequence[float], exac
     for h in steps:
         changes, jumps = (torch.stack(x) for x in zip(*moves(problem, precision, h), strict=True))
         value, jump = 0.25 * changes.square().sum(dim=(0, 2)) / h**2, jumps.any(dim=0)
-        rows.append({**errors(value, exact), "share of jets with jumps": three(jump.double().mean())})
-        for name, chosen in (("without jumps", ~jump), ("with jumps", jump)):
-            rows[-1] |= {f"{key} {name}": x for key, x in errors(value[chosen], exact[chosen]).items()}
+        rows.append({**errors(value, exact), "share of jets with other neighbours": three(jump.double().mean())})
+        for name, chosen in (("same neighbours", ~jump), ("other neighbours", jump)):
+            rows[-1] |= {f"{key}, {name}": x for key, x in errors(value[chosen], exact[chosen]).items()}
     return {key: [row[key] for row in rows] for key in rows[0]}
 
 
@@ -174,7 +172,9 @@ def spreads(problem: Problem, draws: int) -> dict[str, dict[str, float]]:
         y = function.reference(momenta).detach()
         for seed in range(draws):
             random = torch.Generator().manual_seed(seed)
-            row = [delta_seal_finite_difference(function, momenta, BASIS, step, random, y).detach()]
+            smooth = function.on_the_same_side
+            difference = delta_seal_finite_difference(function, momenta, BASIS, step, random, y, smooth=smooth)
+            row = [difference.detach()]
             if len(frame) > 1:  # exact otherwise
                 autograd = delta_seal_autograd(function.reference, momenta, BASIS, frame, random, create_graph=False)
                 row.append(autograd[0].detach())

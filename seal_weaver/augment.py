@@ -51,6 +51,7 @@ class Augmenter:
         self._seeds = seeds
         self._on_first_batch = on_first_batch
         self._checked = False
+        self._left_out: list[tuple[int, Tensor]] = []
         self._lock = threading.Lock()
         self._root: weakref.ref[nn.Module] = lambda: None  # type: ignore[assignment]
 
@@ -58,6 +59,13 @@ class Augmenter:
         """Register the hook; before it the inputs must be complete, with the jet group."""
         self._root = weakref.ref(module)
         return module.register_forward_pre_hook(torch.compiler.disable(self._hook), prepend=True)
+
+    def take(self, device: torch.device) -> tuple[int, Tensor]:
+        """Number of jets that were to be transformed since the last call, and of those that could not be."""
+        with self._lock:
+            counts, self._left_out = self._left_out, []
+        excluded = [count.to(device) for _, count in counts]
+        return sum(jets for jets, _ in counts), torch.stack([torch.zeros((), device=device), *excluded]).sum()
 
     def _hook(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         ours = module is self._root() or getattr(module, "_is_replica", False)
@@ -82,6 +90,8 @@ class Augmenter:
         recomputed, finite = self._feature_map(moved, few)
         close = (self._feature_map.deviations(at_rest, few) <= self._tolerance).all(dim=1)
         usable = close & finite & finite_at_rest
+        with self._lock:
+            self._left_out.append((len(usable), (~usable).sum().float()))
         jet = self._feature_map.layout.jet_index
         if jet is not None:  # stripped by the next hook
             recomputed.insert(jet, inputs[jet][: len(usable)])

@@ -236,6 +236,8 @@ def _merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, An
     merged = dict(base)
     for key, value in override.items():
         old = merged.get(key)
+        if isinstance(old, Mapping) and value is True:
+            continue  # on, as it is
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
         # a mapping of generators is one choice: members of groups would add to it unseen
         one_choice = key in ("generators", "representation")

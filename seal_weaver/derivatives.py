@@ -90,11 +90,16 @@ def _safe(function: Callable[..., Any], rule: _Rule, args: Sequence[Any], kwargs
     if singular is None or (singular.device.type == "cpu" and not singular.any()):
         return function(*operands, **options)
     regular = [
-        torch.where(singular, number, x) if isinstance(x, Tensor) else x
+        _filled(x, singular, number) if isinstance(x, Tensor) else x
         for x, number in zip(operands, rule.instead, strict=False)
     ]
     safe = function(*regular, *operands[len(regular) :], **options)
     return _Graft.apply(safe, function, operands, options)
+
+
+def _filled(x: Tensor, where: Tensor, number: float) -> Tensor:
+    """Not ``torch.where`` with a number, which would be copied to the device, and the host would wait."""
+    return x.expand(torch.broadcast_shapes(x.shape, where.shape)).masked_fill(where, number)
 
 
 def _first_is(number: float) -> Callable[..., Tensor]:

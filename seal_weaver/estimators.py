@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from .config import SealConfig
 from .deployed import DeployedFunction, in_double_precision, traceless
-from .errors import DerivativeError
+from .errors import DerivativeError, SealError
 from .features import FeatureMap
 from .lorentz import transform
 from .patches import obstacle_to_gradients, wake_trimmers
@@ -45,6 +45,10 @@ _FLOOR = 1e-9
 _AGREEING_SHARE = 0.75
 """Of the jets: neighbours that change places within the step, clipped values and kinks disagree in single jets."""
 _MOST_DIRECTIONS = 4
+_SHAKE = 0.02
+"""Relative, and absolute for parameters that are all equal."""
+_PARAMETER_DIRECTIONS, _PARAMETER_STEPS = 3, (1e-7, 1e-3)
+_SECOND_RELATIVE = 0.02
 
 
 @dataclass(frozen=True)
@@ -107,10 +111,14 @@ def choose_estimator(
                     f"autograd and finite differences in float64 disagree along {', '.join(result.wrong)}:\n"
                     f"{result.table()}"
                 )
-        except torch.OutOfMemoryError:
+        except DerivativeError as error:
+            problem = str(error)
+        except (SealError, torch.OutOfMemoryError):
             raise
-        except (DerivativeError, RuntimeError) as error:
-            problem = f"{type(error).__name__}: {error}"
+        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+            if "CUDA error" in str(error):  # nothing after it can be trusted
+                raise
+            problem = f"in float64 the network fails with {type(error).__name__}: {error}"
     if problem is None:
         reason = "as configured" if wanted == "autograd" else "its derivatives agree with finite differences in float64"
         return Choice("autograd", reason), result
@@ -137,14 +145,19 @@ def check_derivatives(
     with torch.enable_grad(), traceless(module, momenta.device, torch.float64) as statistics:
         wake_trimmers(module)
         forward, parameters = in_double_precision(module)
+        _shake(parameters)
         function = DeployedFunction(module, feature_map, few, settings, torch.float64, statistics, forward)
         with differentiable_attention():
             with torch.no_grad():
                 outputs = function.reference(momenta).shape[1]
             frame = directions(settings.compare, outputs)[:_MOST_DIRECTIONS].to(momenta.device)
             by_autograd = derivatives(function.reference, momenta, basis.momenta, frame, create_graph=True).along
-            _require_second_derivatives(by_autograd, parameters)
             usable = function.usable
+            _require_second_derivatives(
+                by_autograd,
+                parameters,
+                lambda: derivatives(function.reference, momenta, basis.momenta, frame).along,
+            )
         with torch.no_grad():
             by_difference = [
                 torch.stack(
@@ -155,12 +168,57 @@ def check_derivatives(
     return _compare(by_autograd[usable], [d[usable] for d in by_difference], list(settings.delta_seal.weights()))
 
 
-def _require_second_derivatives(along: Tensor, parameters: Sequence[Tensor]) -> None:
-    """The penalty is a square of derivatives, and the training differentiates it once more."""
+def _shake(parameters: Sequence[Tensor]) -> None:
+    """Move the copied parameters a little: with a head of zeros all derivatives are zero, and every check succeeds."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in parameters:
+            noise = torch.randn(parameter.shape, dtype=torch.float64, generator=generator).to(parameter.device)
+            parameter.add_((_SHAKE * (parameter.std(correction=0) + _SHAKE)) * noise)
+
+
+def _require_second_derivatives(along: Tensor, parameters: Sequence[Tensor], again: Callable[[], Tensor]) -> None:
+    """The penalty is a square of derivatives, and the training differentiates it once more, by the parameters.
+
+    That gradient is compared with differences of ``again()`` along some random directions. The square of the
+    derivatives of a network with kinks has jumps, so one direction in which they agree will do: a wrong gradient has
+    none.
+    """
     # `backward`, not `grad`: kernels without a second derivative complain only where all paths are followed
     along.square().sum().backward()
-    if not all(bool(torch.isfinite(p.grad).all()) for p in parameters if p.grad is not None):
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    if not all(bool(torch.isfinite(g).all()) for g in gradients):
         raise DerivativeError("the gradient of the squared derivatives is not finite")
+    generator = torch.Generator().manual_seed(2)
+    pairs = []
+    for _ in range(_PARAMETER_DIRECTIONS):
+        noise = [torch.randn(p.shape, dtype=torch.float64, generator=generator).to(p.device) for p in parameters]
+        direction = [n * (p.detach().std(correction=0) + _SHAKE) for n, p in zip(noise, parameters, strict=True)]
+        found = sum(float((g * d).sum()) for g, d in zip(gradients, direction, strict=True))
+        for step in _PARAMETER_STEPS:
+            expected = _parameter_difference(parameters, direction, step, again)
+            if abs(found - expected) <= _SECOND_RELATIVE * abs(expected) + _FLOOR:
+                return
+        pairs.append(f"{found:.3g} and {expected:.3g}")
+    raise DerivativeError(
+        f"the gradient of the squared derivatives by the parameters is wrong: autograd and differences give "
+        f"{', '.join(pairs)}"
+    )
+
+
+def _parameter_difference(
+    parameters: Sequence[Tensor], direction: Sequence[Tensor], step: float, again: Callable[[], Tensor]
+) -> float:
+    values = []
+    for sign in (1.0, -2.0):  # there, and back to the other side
+        with torch.no_grad():
+            for parameter, d in zip(parameters, direction, strict=True):
+                parameter.add_(sign * step * d)
+        values.append(float(again().square().sum()))
+    with torch.no_grad():
+        for parameter, d in zip(parameters, direction, strict=True):
+            parameter.add_(step * d)
+    return (values[0] - values[1]) / (2 * step)
 
 
 def _difference(function: DeployedFunction, momenta: Tensor, algebra: Tensor, frame: Tensor) -> Tensor:

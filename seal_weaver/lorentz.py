@@ -113,7 +113,7 @@ def boost_from_rapidity(rapidity: Tensor) -> Tensor:
     rapidity = rapidity.double()
     length = rapidity.norm(dim=1, keepdim=True)
     # tanh(r)/r is 1 at r = 0; the clamp only avoids 0/0 there
-    return boost_from_velocity(rapidity * (length.tanh() / length.clamp(min=1e-300)).where(length > 0, 1.0))
+    return boost_from_velocity(rapidity * (length.tanh() / length.clamp(min=1e-300)).masked_fill(length == 0, 1.0))
 
 
 def _directions(number: int, generator: torch.Generator) -> Tensor:

@@ -25,8 +25,8 @@ from .weights import rms_change
 __all__ = ["LABELS", "MODES", "EpochMonitor", "Step", "append_record"]
 
 MODES = ("train", "val")
-LABELS = {"gseal": "GSEAL", "delta_seal": "deltaSEAL"}
-"""How the penalties are called in the log and in TensorBoard."""
+LABELS = {"gseal": "GSEAL", "delta_seal": "deltaSEAL", "augment": "Augmentation"}
+"""How the terms are called in the log and in TensorBoard."""
 
 _CHECK_EVERY = 100
 """Steps between looks at non-finite penalties and excluded jets on a GPU, where a look waits for the device."""
@@ -64,11 +64,13 @@ class EpochMonitor:
         self._path = path
         self._settings = settings
         self._names = tuple(settings.penalties)
+        # augmentation has no penalty, but jets that may be left out
+        self._counted = (*self._names, "augment") if settings.augment else self._names
         self._tb_helper = tb_helper
-        self._on_device: Tensor | None = None  # task, total, variance; penalty, weight, excluded for each name
+        self._on_device: Tensor | None = None  # task, total, variance; penalty, weight, excluded for each term
         self._steps = 0
         self._spread_jets = 0
-        self._jets = dict.fromkeys(self._names, 0)
+        self._jets = dict.fromkeys(self._counted, 0)
 
     def add(
         self, task: Tensor, total: Tensor, steps: Mapping[str, Step], variance: Tensor | None = None, jets: int = 0
@@ -81,7 +83,7 @@ class EpochMonitor:
         SelfCheckError: more jets are excluded than ``max_excluded`` allows
         """
         values: list[float | Tensor] = [task, total, task.new_zeros(()) if variance is None else variance]
-        for name in self._names:
+        for name in self._counted:
             step = steps.get(name)
             values += [task.new_zeros(())] * 3 if step is None else [step.penalty, step.weight, step.excluded]
             self._jets[name] += 0 if step is None else step.jets
@@ -112,7 +114,7 @@ class EpochMonitor:
         values = sums.tolist()
         steps, spread_jets, *jets = (int(x) for x in values[len(self._on_device) :])
         record = self._record(
-            values[: len(self._on_device)], steps, spread_jets, dict(zip(self._names, jets, strict=True))
+            values[: len(self._on_device)], steps, spread_jets, dict(zip(self._counted, jets, strict=True))
         )
         self._log(record)
         if self._path is not None:
@@ -127,7 +129,7 @@ class EpochMonitor:
             "mode": self._mode,
             "task_loss": task / steps,
             "total_loss": total / steps,
-            "spread": rms_change(variance / max(1, spread_jets), self._settings.compare),
+            "spread": rms_change(variance / spread_jets, self._settings.compare) if spread_jets else None,
         }
         for i, name in enumerate(self._names):
             penalty, weight, excluded = rest[3 * i : 3 * i + 3]
@@ -138,10 +140,12 @@ class EpochMonitor:
                 "jets": jets.get(name, 0),
                 "excluded": int(excluded),
             }
+        if "augment" in self._counted:
+            record["augment"] = {"jets": jets.get("augment", 0), "excluded": int(rest[-1])}
         return record
 
     def _check(self, sums: list[float]) -> None:
-        for i, name in enumerate(self._names):
+        for i, name in enumerate(self._counted):
             penalty, _, excluded = sums[3 + 3 * i : 6 + 3 * i]
             jets, limit = self._jets[name], self._settings.max_excluded
             if not penalty < float("inf"):
@@ -164,13 +168,16 @@ class EpochMonitor:
             f"x weight {record[name]['weight']:.3g}, {record[name]['excluded']} of {record[name]['jets']} jets excluded"
             for name in self._names
         )
+        if "augment" in record and self._mode == "train":
+            terms += "{excluded} of {jets} jets not augmented".format(**record["augment"])
+        if record["spread"] is not None:
+            terms = f"spread of the output {record['spread']:.3g}; {terms}"
         _logger.info(
-            "SEAL epoch #%d %s: task loss %.5f, total %.5f, spread of the output %.3g; %s",
+            "SEAL epoch #%d %s: task loss %.5f, total %.5f; %s",
             record["epoch"],
             record["mode"],
             record["task_loss"],
             record["total_loss"],
-            record["spread"],
             terms or "no penalty",
         )
         if self._tb_helper:
@@ -183,10 +190,10 @@ class EpochMonitor:
         earlier = [r for r in _read(self._path) if _order(r) < _order(record) and r["mode"] == self._mode]
         for name in self._names:
             changes = [r[name]["rms_change"] for r in earlier if isinstance(r.get(name), dict)]
-            if record[name]["jets"] == 0:
+            if record[name]["jets"] == 0 or record["spread"] is None:
                 continue
             fallen = bool(changes) and (
-                record["spread"] < _COLLAPSE * max(r.get("spread", 0.0) for r in earlier)
+                record["spread"] < _COLLAPSE * max(r.get("spread") or 0.0 for r in earlier)
                 and record[name]["rms_change"] < _COLLAPSE * max(changes)
             )
             if fallen or record["spread"] < _CONSTANT[self._settings.compare]:
@@ -203,7 +210,9 @@ class EpochMonitor:
                 )
 
     def _write_scalars(self, tag: str, step: int, record: dict[str, Any]) -> None:
-        scalars = [("TaskLoss", record["task_loss"]), ("TotalLoss", record["total_loss"]), ("Spread", record["spread"])]
+        scalars = [("TaskLoss", record["task_loss"]), ("TotalLoss", record["total_loss"])]
+        if record["spread"] is not None:
+            scalars.append(("Spread", record["spread"]))
         for name in self._names:
             label, term = LABELS[name], record[name]
             scalars += [

@@ -103,7 +103,8 @@ def obstacle_to_gradients(module: nn.Module) -> str | None:
         is_pp = isinstance(function, partial) and function.func is pairwise_lv_fts_pp
         if isinstance(m, PairEmbed) and is_pp and outputs >= _ROUGH_PAIR_FEATURES:
             return f"{outputs} `pp` pair features, whose derivatives reach 1e8 for nearly massless pairs"
-        if isinstance(m, torch._dynamo.eval_frame.OptimizedModule):
+        compiled = isinstance(m, torch._dynamo.eval_frame.OptimizedModule)
+        if compiled or (m is not module and getattr(m, "_compiled_call_impl", None) is not None):
             return "a part of the network is compiled, and compiled code cannot be differentiated twice"
     if getattr(module, "_is_replica", False):
         return "under DataParallel the choice of attention kernels would be shared by threads"

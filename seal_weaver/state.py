@@ -47,7 +47,7 @@ def restore_state(path: Path, weights: dict[str, Weight], module: nn.Module) -> 
     ------
     AttachmentError: a weight follows a target, but the file is missing or does not know it
     """
-    following = {name: weight for name, weight in weights.items() if weight.state() is not None}
+    following = {name: weight for name, weight in weights.items() if weight.follows_target}
     if not path.exists():
         if following:
             raise AttachmentError(

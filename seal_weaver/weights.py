@@ -34,8 +34,13 @@ def rms_change(penalty: Any, compare: str) -> Any:
 class FixedWeight:
     """A number, times the warm-up of the schedule."""
 
+    follows_target = False
+
     def __init__(self, value: float) -> None:
         self._value = value
+
+    def to(self, device: torch.device) -> FixedWeight:
+        return self
 
     def at(self, settling: float, warmup: float) -> float | Tensor:
         """The weight of a step: ``settling`` and ``warmup`` are the shares that the schedule grants."""
@@ -61,6 +66,8 @@ class TargetWeight:
     compare: the space in which the target is stated
     """
 
+    follows_target = True
+
     def __init__(self, config: TargetConfig, initial: float, compare: str) -> None:
         self._config = config
         self._goal = config.target**2 / rms_change(1.0, compare) ** 2
@@ -68,13 +75,19 @@ class TargetWeight:
         self._average = torch.zeros((), dtype=torch.float64)
         self._steps = 0
 
+    def to(self, device: torch.device) -> TargetWeight:
+        """Move to the loss's device, once; in every step a copy would wait for it."""
+        if self._log_weight.device != device:
+            self._log_weight, self._average = self._log_weight.to(device), self._average.to(device)
+        return self
+
     def at(self, settling: float, warmup: float) -> float | Tensor:
         return self._limited(self._log_weight + self._config.gain * self._error()).exp() * settling
 
     def update(self, penalty: Tensor) -> None:
         """One step of the ascent, with the mean penalty of a training step over all processes."""
         penalty = penalty.detach().double()
-        self._log_weight, self._average = self._log_weight.to(penalty.device), self._average.to(penalty.device)
+        self.to(penalty.device)
         self._steps += 1
         # a running mean until it is as long as the smoothing
         self._average = self._average + (penalty - self._average) / min(float(self._steps), self._config.smoothing)

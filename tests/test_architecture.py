@@ -22,12 +22,15 @@ LAYERS = [
     {"features"},
     {"augment", "deployed", "selfcheck"},
     {"estimators", "monitor"},
+    {"preparation"},
     {"attach"},
+    {"run"},
+    {"loss"},
     {"plugin"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-MAY_IMPORT_WEAVER = {"monitor", "patches", "plugin"}
+MAY_IMPORT_WEAVER = {"monitor", "patches", "plugin", "run"}
 WITHOUT_TORCH = {
     *("algebra", "cli", "compat", "config", "conventions", "errors", "layout", "parsing", "schedule", "sections"),
 }

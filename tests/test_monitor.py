@@ -123,6 +123,30 @@ def test_a_confident_network_is_not_reported_for_its_violation_alone(tmp_path, c
     assert collapse(tmp_path, caplog, [0.3, 0.05], [0.1, 0.1]) == []
 
 
+def test_jets_that_are_not_augmented_are_recorded_and_limited(tmp_path, caplog) -> None:
+    settings = SealConfig.from_dict({"augment": {}})
+    monitor = EpochMonitor(0, "train", tmp_path / "net_seal.jsonl", settings)
+    with caplog.at_level(logging.INFO, logger="weaver"):
+        monitor.add(torch.tensor(1.0), torch.tensor(1.0), {"augment": step(0.0, 0.0, 100, 2)})
+        record = monitor.finish()
+    assert record["augment"] == {"jets": 100, "excluded": 2}
+    assert record["spread"] is None
+    assert "2 of 100 jets not augmented" in caplog.text
+    with pytest.raises(SelfCheckError, match="40 of 50 jets cannot be transformed"):
+        EpochMonitor(0, "train", None, settings).add(
+            torch.tensor(1.0), torch.tensor(1.0), {"augment": step(0.0, 0.0, 50, 40)}
+        )
+
+
+def test_an_epoch_without_penalised_jets_is_no_collapse(tmp_path, caplog) -> None:
+    """Weight 0: nothing is computed in training."""
+    monitor = EpochMonitor(0, "train", tmp_path / "net_seal.jsonl", SealConfig())
+    with caplog.at_level(logging.WARNING, logger="weaver"):
+        monitor.add(torch.tensor(1.0), torch.tensor(1.0), {})
+        monitor.finish()
+    assert caplog.text == ""
+
+
 def test_a_resumed_run_replaces_the_epochs_that_it_repeats(tmp_path) -> None:
     path = tmp_path / "net_seal.jsonl"
     for epoch in range(3):

@@ -1,0 +1,195 @@
+"""What is found out once, on the first batch: precision of the momenta, passes needed, the estimator of deltaSEAL.
+
+Everything that would make a penalty quietly zero or wrong is refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from .config import SealConfig
+from .deployed import traceless
+from .errors import AttachmentError, ConfigError, DerivativeError
+from .estimators import Choice, DerivativeCheck, check_derivatives, choose_estimator, require_small_rounding
+from .features import FeatureMap
+from .patches import mode_dependent
+from .penalties import directions
+from .subgroups import Basis, basis_of
+
+__all__ = [
+    "Prepared",
+    "prepare",
+    "require_float64",
+    "require_no_reentrant_checkpoint",
+    "require_usable_output",
+]
+
+_REFUSED, _FAILED = 1.0, 2.0
+
+
+@dataclass
+class Prepared:
+    """Facts about a network and its batches; tensors on the device.
+
+    Attributes
+    ----------
+    vectors: precision in which the network takes four-momenta
+    reuse: whether the main pass's output is the deployed function's
+    basis, frame: generators of deltaSEAL, and the directions in which its output can change
+    step, norm: of the finite difference: its step, and a limit of the generators' norm
+    choice, check: the estimator and why, and the check of its derivatives
+    graph_checked: whether the penalties' autograd graph has been looked at
+    """
+
+    vectors: torch.dtype
+    reuse: bool
+    frame: Tensor
+    basis: Basis | None = None
+    step: float = 0.0
+    norm: float = 0.0
+    choice: Choice | None = None
+    check: DerivativeCheck | None = None
+    graph_checked: bool = False
+
+    @property
+    def estimator(self) -> str | None:
+        return None if self.choice is None else self.choice.estimator
+
+
+def require_float64(device: torch.device) -> None:
+    """Raise AttachmentError on a device without float64."""
+    if device.type == "mps":
+        raise AttachmentError(
+            "SEAL transforms momenta in float64, which Apple's MPS device does not have; "
+            "train on a CPU or a CUDA device (weaver chooses MPS by itself with `--gpus ''`) or without SEAL"
+        )
+
+
+def require_usable_output(output: Any, settings: SealConfig) -> None:
+    """Raise AttachmentError or ConfigError for an output that is not (N, C), or does not fit the settings."""
+    if not isinstance(output, Tensor) or output.dim() != 2:
+        found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise AttachmentError(f"the network's output: expected a tensor (N jets, C outputs), found {found}")
+    if output.shape[1] < 2 and settings.compare != "output":
+        raise ConfigError(
+            "seal.compare",
+            f"`{settings.compare}` of a single output is constant, so the penalty would be zero; "
+            "write `compare: output`",
+        )
+    expected = settings.outputs()
+    if expected not in (None, output.shape[1]):
+        raise ConfigError(
+            "seal.representation",
+            f"acts on {expected} outputs, but the network has {output.shape[1]}; one row per output",
+        )
+
+
+def require_no_reentrant_checkpoint(value: Tensor) -> None:
+    """Raise AttachmentError if a part of the graph is computed again in backward, when training mode is back."""
+    seen, waiting = set(), [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name().startswith("CheckpointFunctionBackward"):
+            raise AttachmentError(
+                "the network uses reentrant activation checkpointing, which would compute the penalties' gradient in "
+                "training mode and move running statistics: expected `use_reentrant=False` (in layers without "
+                "BatchNorm), or no checkpointing"
+            )
+        waiting += [parent for parent, _ in node.next_functions]
+
+
+def prepare(
+    module: nn.Module, feature_map: FeatureMap, loaded: Sequence[Tensor], output: Tensor, settings: SealConfig
+) -> Prepared:
+    """Look at the network on its first batch.
+
+    Raises
+    ------
+    AttachmentError: nothing that the network reads depends on the four-momenta
+    DerivativeError: the configured estimator of deltaSEAL does not work for this network
+    """
+    reuse = False
+    with torch.no_grad(), traceless(module, loaded[0].device):
+        vectors = _precision(module, feature_map, [x[:2] for x in loaded])
+        # augmented jets are not those of the file
+        if not mode_dependent(module) and settings.augment is None:
+            again = module.forward(*(x.clone() for x in feature_map.network_inputs(loaded)))
+            # without spread over the jets (a head of zeros) equality says nothing
+            reuse = bool(torch.equal(again, output) and output.std(dim=0).min() > 0)
+            vectors = torch.float32 if reuse else vectors
+        if not feature_map.groups and not _reads_momenta(module, feature_map, loaded, vectors):
+            raise AttachmentError(
+                f"nothing that the network reads depends on the four-momenta `{feature_map.layout.momenta}`, so "
+                "the penalty would be zero: give its inputs formulas under `seal.observables`, or list fewer "
+                "of them under `seal.invariants`"
+            )
+    prepared = Prepared(vectors, reuse, directions(settings.compare, output.shape[1]).to(loaded[0].device))
+    if settings.delta_seal is not None:
+        _prepare_delta(prepared, module, feature_map, loaded, settings)
+    return prepared
+
+
+def _prepare_delta(
+    prepared: Prepared, module: nn.Module, feature_map: FeatureMap, loaded: Sequence[Tensor], settings: SealConfig
+) -> None:
+    """The estimator of deltaSEAL, the same on all ranks, and its constants on the device."""
+    section, device = settings.delta_seal, loaded[0].device
+    assert section is not None
+    basis = prepared.basis = basis_of(settings, section).to(device)
+    prepared.norm = basis.norm()
+    # the generators carry the roots of their weights, the step is that of the heaviest without
+    prepared.step = section.step / max(section.weights().values()) ** 0.5
+    problem: DerivativeError | None = None
+    try:
+        choice, prepared.check = choose_estimator(
+            section.estimator, module, lambda: check_derivatives(module, feature_map, loaded, settings, basis)
+        )
+        if choice.estimator == "finite_difference":
+            require_small_rounding(module, feature_map, loaded, settings, prepared.vectors)
+    except DerivativeError as error:
+        choice, problem = Choice("", ""), error
+    # all ranks must come here, or the others would wait for them
+    status = _worst_of_ranks(_FAILED if problem else float(choice.estimator != "autograd"), device)
+    if problem:
+        raise problem
+    if status == _FAILED:
+        raise DerivativeError("the estimator of deltaSEAL failed in another process; its log says why")
+    if status == _REFUSED and choice.estimator == "autograd":
+        choice = Choice("finite_difference", "another process cannot use autograd")
+    prepared.choice = choice
+
+
+def _worst_of_ranks(status: float, device: torch.device) -> float:
+    if not (dist.is_available() and dist.is_initialized()):
+        return status
+    worst = torch.tensor(status, device=device)
+    dist.all_reduce(worst, op=dist.ReduceOp.MAX)
+    return float(worst)
+
+
+def _precision(module: nn.Module, feature_map: FeatureMap, few: Sequence[Tensor]) -> torch.dtype:
+    """Hand the four-momenta over in float64 if the network takes them: masses of pairs need it."""
+    inputs, _ = feature_map(feature_map.momenta(few), few, torch.float64)
+    try:
+        module.forward(*inputs)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:  # a layer with float32 weights reads them
+        return torch.float32
+    return torch.float64
+
+
+def _reads_momenta(module: nn.Module, feature_map: FeatureMap, loaded: Sequence[Tensor], vectors: torch.dtype) -> bool:
+    """Whether momenta that are no Lorentz transforms of the loaded ones change the output."""
+    p = feature_map.momenta(loaded)
+    outputs = [module.forward(*feature_map(scale * p, loaded, vectors)[0]) for scale in (1.0, 3.0)]
+    return not torch.equal(*outputs)
