@@ -104,8 +104,10 @@ class Stepper:
         loss.backward()
         return loss.detach()
 
-    def step(self, inputs: list[torch.Tensor], labels: torch.Tensor) -> float:
-        """Seconds of one step; ``item`` ends it, as in weaver's loop."""
+    def step(self, inputs: list[torch.Tensor], labels: torch.Tensor, seed: int | None = None) -> float:
+        """Seconds of one step; ``item`` ends it, as in weaver's loop. With one seed, jets are trimmed to one length."""
+        if seed is not None:
+            torch.manual_seed(seed)
         start = time.perf_counter()
         self.optimiser.zero_grad()
         loss = self.backward([x.to(self.device) for x in inputs], labels.to(self.device))
@@ -135,10 +137,10 @@ def peak_memory(stepper: Stepper, batch: tuple[list[torch.Tensor], torch.Tensor]
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        stepper.step(*batch)
+        stepper.step(*batch, seed=0)
         return (torch.cuda.max_memory_allocated() - before) / 1e6
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        stepper.step(*batch)
+        stepper.step(*batch, seed=0)
     events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
     allocated = np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())])
     return float(allocated.max()) / 1e6
@@ -147,7 +149,8 @@ def peak_memory(stepper: Stepper, batch: tuple[list[torch.Tensor], torch.Tensor]
 def compare(plain: Stepper, others: Mapping[str, Stepper], batches: list[Any], title: str) -> dict[str, Any]:
     """Times and memory of a step, of ``others`` as ratios to the plain one; all take turns on each batch."""
     steppers = {"plain": plain, **others}
-    times = np.array([[s.step(*batch) for s in steppers.values()] for batch in tqdm(batches, desc=title)])[WARMUP:]
+    rounds = enumerate(tqdm(batches, desc=title))
+    times = np.array([[s.step(*batch, seed=seed) for s in steppers.values()] for seed, batch in rounds])[WARMUP:]
     memory = {name: peak_memory(stepper, batches[0]) for name, stepper in steppers.items()}
     result: dict[str, Any] = {
         "plain_step_s": round(float(np.median(times[:, 0])), 4),
@@ -245,6 +248,7 @@ def main() -> None:
     options = parser.parse_args()
 
     device = torch.device(options.device)
+    np.random.seed(1)  # the loader shuffles
     config = find_shipped()["TopLandscape_kin.yaml"]
     data_config, batches = load_batches(config, options.jets, options.batch_size, WARMUP + options.steps)
     result: dict[str, Any] = {

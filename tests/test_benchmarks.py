@@ -68,7 +68,7 @@ def test_memory_is_that_of_the_tensors_alive_at_one_time(scripts) -> None:
         device = CPU
         optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
 
-        def step(self) -> None:
+        def step(self, seed: int) -> None:
             first = torch.ones(500_000)
             second = torch.ones(250_000)
             del first, second
