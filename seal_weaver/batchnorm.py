@@ -53,6 +53,13 @@ class Statistics:
     def reference(self) -> bool:
         return self._reference
 
+    def finish(self) -> None:
+        """The pass is over. The graph refers to this object: with the records it would keep itself alive for ever."""
+        self.within_pass = False
+        for layer in self._layers:
+            layer.records.clear()
+        self._layers.clear()
+
     def follow(self, layer: _BatchNorm) -> None:
         """Give a layer the forward function that follows."""
         following = _Following(layer, self)
@@ -74,7 +81,7 @@ def following_statistics(modules: Iterable[nn.Module]) -> Iterator[Statistics]:
             statistics.follow(layer)
         yield statistics
     finally:
-        statistics.within_pass = False
+        statistics.finish()
         for layer in layers:
             del layer.__dict__["forward"]
 

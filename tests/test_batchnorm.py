@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -146,6 +149,22 @@ def test_the_penalty_does_not_feel_the_scale_of_weights_before_a_normalisation()
     cosine = torch.nn.functional.cosine_similarity
     assert cosine(following.flatten(), weight.flatten(), dim=0).abs() < 1e-3
     assert cosine(fixed.flatten(), weight.flatten(), dim=0) > 0.1, "held fixed, it would shrink the weights"
+
+
+def test_nothing_of_a_pass_stays_alive() -> None:
+    """The graph refers to the statistics; if these referred to the graph, every step's would stay in memory."""
+    alive = []
+
+    def one_pass() -> None:
+        model, x = network(SHAPES["sequences"]), torch.randn(SHAPES["sequences"], dtype=torch.float64)
+        with following_statistics(model.modules()) as statistics:
+            value = penalty(model.eval(), x, statistics)
+        value.backward()
+        alive.extend([weakref.ref(statistics), weakref.ref(model[1])])
+
+    one_pass()
+    gc.collect()
+    assert [reference() for reference in alive] == [None, None]
 
 
 def test_layers_without_running_statistics_are_left_alone() -> None:
