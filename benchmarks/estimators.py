@@ -167,24 +167,30 @@ def errors(value: Tensor, exact: Tensor) -> dict[str, float | None]:
 def spreads(problem: Problem, draws: int) -> dict[str, dict[str, float]]:
     """Mean and relative standard deviation of a batch's penalty over the estimators' random directions."""
     assert SETTINGS.delta_seal is not None
-    step, frame, drawn = SETTINGS.delta_seal.step, problem.frame, []
+    step, frame = SETTINGS.delta_seal.step, problem.frame
     with deployed(problem, torch.float32) as (function, momenta):
         y = function.reference(momenta).detach()
-        for seed in range(draws):
-            random = torch.Generator().manual_seed(seed)
+
+        def difference(random: torch.Generator) -> Tensor:
             smooth = function.on_the_same_side
-            difference = delta_seal_finite_difference(function, momenta, BASIS, step, random, y, smooth=smooth)
-            row = [difference.detach()]
-            if len(frame) > 1:  # exact otherwise
-                autograd = delta_seal_autograd(function.reference, momenta, BASIS, frame, random, create_graph=False)
-                row.append(autograd[0].detach())
-            drawn.append([float(per_jet.double().mean()) for per_jet in row])
-    return {
-        name: {"mean": three(np.mean(column)), "relative deviation": three(np.std(column, ddof=1) / np.mean(column))}
-        for name, column in zip(
-            ("finite difference", "autograd, projections 1"), zip(*drawn, strict=True), strict=False
-        )
-    }
+            return delta_seal_finite_difference(function, momenta, BASIS, step, random, y, smooth=smooth)
+
+        def autograd(random: torch.Generator, projections: int = 1) -> Tensor:
+            return delta_seal_autograd(
+                function.reference, momenta, BASIS, frame, random, projections, create_graph=False
+            )[0]
+
+        def mean(per_jet: Tensor) -> float:
+            return float(per_jet.detach().double().mean())
+
+        result = {"exact": {"mean": three(mean(autograd(torch.Generator(), len(frame))))}}
+        for name, estimator in {"finite difference": difference, "autograd, projections 1": autograd}.items():
+            drawn = [mean(estimator(torch.Generator().manual_seed(seed))) for seed in range(draws)]
+            deviation = np.std(drawn, ddof=1) / np.mean(drawn)
+            result[name] = {"mean": three(np.mean(drawn)), "relative deviation": three(deviation)}
+            if len(frame) == 1:  # one projection is all
+                break
+    return result
 
 
 def examine(problem: Problem, steps: Sequence[float] = STEPS, draws: int = DRAWS) -> dict[str, Any]:
@@ -209,16 +215,20 @@ def three(x: Any) -> float:
 
 def draw(result: Mapping[str, Any]) -> Any:
     """|relative error| against the step: of the mean penalty above, of a typical jet below."""
-    with demo.canvas(1.5 * demo.WIDTH, rows=2) as (figure, panels):
+    with demo.canvas(1.6 * demo.WIDTH, rows=2) as (figure, panels):
         for panel, key in zip(panels, ("mean", "median of jets"), strict=True):
             for colour, name in zip(
                 COLOURS, (name for name in NETWORKS if "step" in result.get(name, {})), strict=False
             ):
-                for precision, style, text in (("float32", "-", name), ("float64", "--", None)):
-                    values = [abs(x) for x in result[name][precision][key]]
-                    panel.plot(result[name]["step"], values, style, color=colour, label=text)
+                steps, single, double = (result[name][part] for part in ("step", "float32", "float64"))
+                panel.plot(steps, np.abs(single[key]), "-", color=colour, label=name)
+                panel.plot(steps, np.abs(double[key]), "--", color=colour)
+                if any(single["share of jets with other neighbours"]):
+                    values = np.abs(np.array(single[f"{key}, same neighbours"], dtype=float))
+                    panel.plot(steps, values, ":", color=colour, label="same neighbours")
             panel.set(xscale="log", yscale="log", ylabel=f"|Relative error|, {key}")
-        panels[0].legend(frameon=False, title="solid float32, dashed float64", title_fontsize=7)
+        above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 2}
+        panels[0].legend(frameon=False, title="solid float32, dashed float64", title_fontsize=7, **above)
         panels[1].set_xlabel("Step $h$ of the finite difference")
     return figure
 

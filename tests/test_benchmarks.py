@@ -91,7 +91,7 @@ def test_estimators_of_particlenet(scripts, jets) -> None:
     assert result["spread"]["finite difference"]["relative deviation"] > 0
     json.dumps(result, allow_nan=False)
     figure = estimators.draw({"ParticleNet": result})
-    assert [len(axes.lines) for axes in figure.axes] == [2, 2]
+    assert [len(axes.lines) for axes in figure.axes] == [3, 3]
 
 
 def test_jets_that_would_cross_the_middle_of_the_detector_go_the_other_way(scripts, jets) -> None:
@@ -114,6 +114,7 @@ def test_ten_outputs_have_a_spread_with_one_projection(scripts, jets) -> None:
     problem = estimators.train("pnet", {**TINY_PNET, "num_classes": 10}, data_config, training, batches[2][0])
     assert len(problem.frame) == 9
     result = estimators.spreads(problem, draws=3)
+    assert set(result) == {"exact", "finite difference", "autograd, projections 1"}
     assert result["autograd, projections 1"]["relative deviation"] > 0
 
 
