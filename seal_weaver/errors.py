@@ -11,6 +11,7 @@ __all__ = [
     "AttachmentError",
     "ConfigError",
     "DerivativeError",
+    "EvaluationError",
     "FeatureMapError",
     "SampleError",
     "SealError",
@@ -56,6 +57,10 @@ class AttachmentError(SealError):
 
 class DerivativeError(SealError):
     """The derivative of the network's output along a generator does not exist, or is wrong."""
+
+
+class EvaluationError(SealError):
+    """A tagger, its scores or the result of an evaluation cannot be used; the message says which and why."""
 
 
 class SampleError(SealError):

@@ -1,0 +1,1 @@
+"""Audit of taggers under Lorentz transformations: numbers, figures, comparisons."""
