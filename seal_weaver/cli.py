@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import __version__
 from .errors import SampleError, SealError
+from .evaluation import evaluate
 from .samples import boost, simulate
 
 __all__ = ["find_shipped", "main"]
@@ -34,6 +35,10 @@ def _parser() -> argparse.ArgumentParser:
     path = commands.add_parser("path", help="print where an installed network or data config lies")
     path.add_argument("name", nargs="?", help="e.g. seal_pnet.py or TopLandscape_kin.yaml; without it all are listed")
     path.set_defaults(run=_print_path)
+
+    evaluation = commands.add_parser("evaluate", help="a tagger's performance, and what transformations do to it")
+    evaluate.add_arguments(evaluation)
+    evaluation.set_defaults(run=evaluate.run)
 
     simulation = commands.add_parser("simulate", help="simulate top and QCD jets with Pythia8 and FastJet")
     simulate.add_arguments(simulation)

@@ -1,0 +1,89 @@
+"""The pass over the jets: every batch is read once and evaluated under all probes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..features import FeatureMap
+from ..lorentz import transform
+from .probes import Probe
+from .tagger import Tagger
+from .transformations import ElementSource
+
+__all__ = ["Chunk", "scan"]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some jets, in the order of the files.
+
+    Attributes
+    ----------
+    labels: name -> (N,), as weaver's prediction writes them
+    observers: name -> (N,) or jagged
+    pt: of the jets, the sums of their constituents or their own four-momenta, (N,), GeV
+    usable: (N,) bool: the inputs are re-derived within the tolerance, and finite under all probes
+    scores: log probabilities (N, C), float32; for jets that are not usable only the nominal ones mean anything
+    """
+
+    labels: Mapping[str, Any]
+    observers: Mapping[str, Any]
+    pt: np.ndarray
+    usable: np.ndarray
+    scores: Mapping[Probe, np.ndarray]
+
+
+@torch.no_grad()
+def scan(
+    tagger: Tagger,
+    feature_map: FeatureMap,
+    batches: Iterable[Any],
+    sources: Mapping[Probe, ElementSource],
+    nominal: Probe,
+    tolerance: float,
+) -> Iterator[Chunk]:
+    """Evaluate ``tagger`` on each batch as loaded, and on the inputs recomputed from the transformed momenta.
+
+    Parameters
+    ----------
+    batches: with ``inputs``, ``labels`` and ``observers``, see ``reading``
+    sources: the elements of all probes but ``nominal``
+    tolerance: largest deviation of a re-derived input, in network-input units
+    """
+    for number, batch in enumerate(batches):
+        loaded = [x.to(tagger.device) for x in batch.inputs]
+        plain = feature_map.network_inputs(loaded)
+        if number == 0:
+            vectors = tagger.precision(plain, feature_map.layout.position(feature_map.layout.momenta_index))
+        momenta = feature_map.momenta(loaded)
+        scores = {nominal: tagger(plain)}
+        usable = _reproduced(feature_map, momenta, loaded, tolerance)
+        with tagger.precise():
+            for probe, draw in sources.items():
+                elements = draw(len(momenta)).to(tagger.device)
+                inputs, finite = feature_map(transform(elements, momenta), loaded, vectors)
+                scores[probe] = tagger(inputs)
+                usable &= finite & scores[probe].isfinite().all(dim=1)
+        jet = feature_map.jet(momenta, loaded)
+        yield Chunk(
+            {name: _on_host(values) for name, values in batch.labels.items()},
+            batch.observers,
+            torch.hypot(jet[:, 0, 0], jet[:, 1, 0]).numpy(force=True),
+            usable.numpy(force=True),
+            {probe: values.numpy(force=True) for probe, values in scores.items()},
+        )
+
+
+def _reproduced(feature_map: FeatureMap, momenta: Tensor, loaded: Sequence[Tensor], tolerance: float) -> Tensor:
+    recomputed, finite = feature_map(momenta, loaded)
+    return finite & (feature_map.deviations(recomputed, loaded) <= tolerance).all(dim=1)
+
+
+def _on_host(values: Any) -> Any:
+    return values.numpy(force=True) if isinstance(values, Tensor) else values
