@@ -31,6 +31,8 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MAY_IMPORT_WEAVER = {"monitor", "patches", "plugin", "run"}
+EVALUATION = {path.stem: path for path in (PACKAGE / "evaluation").glob("*.py")}
+EVALUATION_MAY_IMPORT_WEAVER = {"reading", "tagger"}
 WITHOUT_TORCH = {
     *("algebra", "cli", "compat", "config", "conventions", "errors", "layout", "parsing", "schedule", "sections"),
 }
@@ -67,6 +69,20 @@ def test_weaver_and_torch_are_imported_where_they_are_needed(name: str) -> None:
     found = imports(MODULES[name])
     assert "weaver" not in found or name in MAY_IMPORT_WEAVER
     assert "torch" not in found or name not in WITHOUT_TORCH
+
+
+@pytest.mark.parametrize("name", sorted(EVALUATION))
+def test_the_evaluation_stands_beside_the_training(name: str) -> None:
+    """It may use everything below the plugin, and each other; only the command line uses it."""
+    found = imports(EVALUATION[name])
+    ours = {other[1:].split(".")[0] for other in found if other.startswith(".")} - set(EVALUATION) - {"__version__"}
+    assert all(LEVEL[other] < LEVEL["run"] for other in ours), ours
+    assert "weaver" not in found or name in EVALUATION_MAY_IMPORT_WEAVER
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"cli"}))
+def test_the_training_does_not_need_the_evaluation(name: str) -> None:
+    assert not any(other.startswith(".evaluation") for other in imports(MODULES[name]))
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.name)
