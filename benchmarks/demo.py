@@ -31,9 +31,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seal_weaver.cli import find_shipped
+from seal_weaver.evaluation import style
+from seal_weaver.evaluation.style import WIDTH, canvas, describe, save_figure
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NETWORK, DATA_CONFIG = "seal_pnet.py", "demo_top.yaml"
@@ -41,6 +42,7 @@ ARCHITECTURE = {"conv_params": "[(8,(32,32)),(8,(64,64))]", "fc_params": "[(64,0
 TRAININGS: dict[str, dict[str, str]] = {"plain": {"seal": "False"}, "gseal": {}}
 SAMPLES = ("nominal", "boosted")
 NAMES = {"plain": "plain ParticleNet", "gseal": "with GSEAL"}
+COLOURS = dict(zip(TRAININGS, style.COLOURS, strict=False))
 VALIDATION_JETS, TEST_JETS = 1_000, 4_000
 BATCH = 128
 LEARNING_RATE = 2e-3
@@ -48,22 +50,6 @@ BETA2_MAX = 0.95
 BETA_BINS = (0.0, 0.4, 0.6, 0.8, 1.0)
 REPLICAS = 200
 
-# Okabe and Ito's blue and vermilion: distinct also without red-green vision and in grey
-COLOURS = {"plain": "#0072B2", "gseal": "#D55E00"}
-WIDTH = 8.0 / 2.54  # inches: one column
-STYLE = {
-    "font.size": 8,
-    "legend.fontsize": 7,
-    "axes.linewidth": 0.6,
-    "lines.linewidth": 1.2,
-    "xtick.direction": "in",
-    "ytick.direction": "in",
-    "xtick.top": True,
-    "ytick.right": True,
-    "xtick.minor.visible": True,
-    "ytick.minor.visible": True,
-    "pdf.fonttype": 42,
-}
 SAMPLE_TEXT = f"Pythia 8, no detector\n$550 < p_T < 650$ GeV\nboosts: $\\beta^2 < {BETA2_MAX:g}$"
 FEWEST_BACKGROUND = 10  # jets: where fewer pass, the rejection is not drawn
 
@@ -369,8 +355,8 @@ def draw_roc(labels: np.ndarray, scores: Scores) -> Figure:
             )
         axes.set(xlim=(0, 1), ylim=(1, 3e3), yscale="log")
         axes.set(xlabel="Signal efficiency $\\varepsilon_S$", ylabel="Background rejection $1/\\varepsilon_B$")
-        axes.legend(loc="upper right", frameon=False)
-        axes.text(0.03, 0.03, SAMPLE_TEXT, transform=axes.transAxes, va="bottom", fontsize=7, linespacing=1.4)
+        axes.legend(loc="upper right")
+        describe(axes, SAMPLE_TEXT)
     return figure
 
 
@@ -386,29 +372,11 @@ def draw_training(records: Sequence[Mapping[str, Any]]) -> Figure:
                 axes.plot(epochs, values, style, marker="o", ms=2, color=COLOURS["gseal"], label=name)
             axes.set_ylabel(label)
             axes.set_ylim(bottom=0)
-        panels[0].legend(frameon=False, title="ParticleNet with GSEAL")
+        panels[0].legend(title="ParticleNet with GSEAL")
         panels[1].set_xlabel("Epoch")
         panels[1].xaxis.get_major_locator().set_params(integer=True)
         panels[1].xaxis.minorticks_off()
     return figure
-
-
-@contextmanager
-def canvas(height: float, rows: int = 1) -> Iterator[tuple[Figure, Sequence[Axes]]]:
-    """A figure one column wide, with panels above each other that share the x axis; it needs no display."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure, list(figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
-
-
-def save_figure(figure: Figure, stem: Path) -> None:
-    for suffix in (".pdf", ".png"):
-        figure.savefig(stem.with_suffix(suffix), dpi=300)
 
 
 def settings(config: Path, options: argparse.Namespace) -> dict[str, Any]:

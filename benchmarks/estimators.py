@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import demo
 import numpy as np
 import torch
 from step_cost import Stepper, load_batches
@@ -33,6 +32,7 @@ from seal_weaver.cli import find_shipped
 from seal_weaver.config import SealConfig
 from seal_weaver.deployed import DeployedFunction, in_double_precision, traceless
 from seal_weaver.estimators import differentiable_attention
+from seal_weaver.evaluation.style import COLOURS, WIDTH, canvas
 from seal_weaver.features import FeatureMap
 from seal_weaver.lorentz import GENERATORS, transform
 from seal_weaver.penalties import delta_seal_autograd, delta_seal_finite_difference, derivatives, directions
@@ -46,7 +46,6 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"ParticleTransformer {version}": ("part", {**PART, "version": version}) for version in (1, 2, 3)},
     "ParticleNet, 10 classes": ("pnet", {**PNET, "num_classes": 10}),
 }
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito
 STEPS = [float(f"{1e-4 * 5000 ** (i / 11):.3g}") for i in range(12)]  # 1e-4 to 0.5
 SMALL_STEP = 1e-5  # of central differences in float64
 AGREEMENT, FLOOR = 1e-3, 1e-3  # relative, of |derivative| + FLOOR * the largest one: as in the check while training
@@ -215,7 +214,7 @@ def three(x: Any) -> float:
 
 def draw(result: Mapping[str, Any]) -> Any:
     """|relative error| against the step: of the mean penalty above, of a typical jet below."""
-    with demo.canvas(1.6 * demo.WIDTH, rows=2) as (figure, panels):
+    with canvas(1.6 * WIDTH, rows=2) as (figure, panels):
         for panel, key in zip(panels, ("mean", "median of jets"), strict=True):
             for colour, name in zip(
                 COLOURS, (name for name in NETWORKS if "step" in result.get(name, {})), strict=False
@@ -228,7 +227,7 @@ def draw(result: Mapping[str, Any]) -> Any:
                     panel.plot(steps, values, ":", color=colour, label="same neighbours")
             panel.set(xscale="log", yscale="log", ylabel=f"|Relative error|, {key}")
         above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 2}
-        panels[0].legend(frameon=False, title="solid float32, dashed float64", title_fontsize=7, **above)
+        panels[0].legend(title="solid float32, dashed float64", title_fontsize=7, **above)
         panels[1].set_xlabel("Step $h$ of the finite difference")
     return figure
 

@@ -21,6 +21,8 @@ from typing import Any
 import demo
 import numpy as np
 
+from seal_weaver.evaluation.style import WIDTH, canvas, save_figure
+
 SETTINGS: dict[str, Any] = {
     "plain": False,
     "gseal": {"gseal": {"weight": 1.0}},
@@ -107,13 +109,13 @@ def compare(results: Mapping[str, dict[str, Any]], replicas: int = 200) -> dict[
 
 def draw(result: Mapping[str, dict[str, Any]]) -> Any:
     """AUC under boosts against AUC as simulated, one point for each training."""
-    with demo.canvas(1.3 * demo.WIDTH) as (figure, (axes,)):
+    with canvas(1.3 * WIDTH) as (figure, (axes,)):
         for marker, (name, row) in zip("osD^vP*Xh<>", result.items(), strict=False):
             (x, dx), (y, dy) = row["nominal"], row["boosted"]
             label = name if len(name) < 20 else f"training {marker}"
             axes.errorbar(x, y, xerr=dx, yerr=dy, marker=marker, ms=4, linestyle="none", elinewidth=0.6, label=label)
         axes.set(xlabel="AUC as simulated", ylabel=f"AUC under boosts, $\\beta^2 < {demo.BETA2_MAX:g}$")
-        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return figure
 
 
@@ -147,7 +149,7 @@ def main() -> int:
     steps = {"epochs": options.epochs, "steps_per_epoch": options.steps, "batch_size": demo.BATCH, "seed": options.seed}
     summary = {"trainings": result, "settings": steps, "versions": demo.versions()}
     (options.output / "trainings.json").write_text(json.dumps(summary, indent=2) + "\n")
-    demo.save_figure(draw(result), options.output / "trainings")
+    save_figure(draw(result), options.output / "trainings")
     for name, row in result.items():
         cells = " ".join(
             f"{key} {row[key][0]:.4f} +- {row[key][1]:.4f}"
