@@ -80,43 +80,49 @@ def accuracy(log_y: np.ndarray, labels: np.ndarray) -> Estimate:
 class Placements(NamedTuple):
     """For each signal jet (S,) the share of background jets below it; for each background jet (B,) of signal above.
 
-    Ties count one half, so that the mean of either is the area under the ROC curve.
+    Ties count one half, so that the mean of either is the area under the ROC curve. Placement values of DeLong,
+    DeLong, Clarke-Pearson, Biometrics 44 (1988) 837.
     """
 
     signal: np.ndarray
     background: np.ndarray
 
+    def minus(self, before: Placements) -> Placements:
+        """Change for the same jets in the same order."""
+        return Placements(self.signal - before.signal, self.background - before.background)
+
+    def area(self) -> Estimate:
+        """Mean with DeLong's error; None with fewer than 2 jets of either class."""
+        if min(len(part) for part in self) < 2:
+            return Estimate(None)
+        variance = sum(float(part.var(ddof=1)) / len(part) for part in self)
+        return Estimate(float(self.signal.mean()), math.sqrt(variance))
+
 
 def placements(signal: np.ndarray, background: np.ndarray) -> Placements:
-    """The placement values of DeLong, DeLong, Clarke-Pearson, Biometrics 44 (1988) 837, in O(N log N).
-
-    They come from sorted scores, as in Sun, Xu, IEEE Signal Processing Letters 21 (2014) 1389. Neither class may be
-    empty.
-    """
+    """In O(N log N), from sorted scores as in Sun, Xu, IEEE Signal Processing Letters 21 (2014) 1389."""
     return Placements(_below(signal, background), 1.0 - _below(background, signal))
 
 
 def auc(signal: np.ndarray, background: np.ndarray) -> Estimate:
     """Area under the ROC curve, exact also with ties, with DeLong's error; None with fewer than 2 jets of either."""
-    if min(len(signal), len(background)) < 2:
-        return Estimate(None)
-    return _mean(placements(signal, background))
+    return placements(signal, background).area()
 
 
 def auc_change(after: tuple[np.ndarray, np.ndarray], before: tuple[np.ndarray, np.ndarray]) -> Estimate:
-    """AUC after minus AUC before, of the same jets: DeLong's error with the covariance.
+    """AUC after minus AUC before of the same jets: DeLong's error with the covariance.
 
     Parameters
     ----------
-    after, before: scores (S,) of the signal and (B,) of the background, or their ``Placements`` when both are; the
-        jets in the same order
+    after, before: scores (S,) of the signal and (B,) of the background, the jets in the same order
+
+    Raises
+    ------
+    EvaluationError: different numbers of jets
     """
     if [len(scores) for scores in after] != [len(scores) for scores in before]:
-        raise EvaluationError("auc_change: expected the same jets before and after")
-    if min(len(scores) for scores in after) < 2:
-        return Estimate(None)
-    new, old = (pair if isinstance(pair, Placements) else placements(*pair) for pair in (after, before))
-    return _mean(Placements(new.signal - old.signal, new.background - old.background))
+        raise EvaluationError("auc_change: expected the same jets before and after, got different numbers")
+    return placements(*after).minus(placements(*before)).area()
 
 
 def rejection(signal: np.ndarray, background: np.ndarray, efficiency: float) -> Estimate:
@@ -245,14 +251,10 @@ def _share(hits: np.ndarray) -> Estimate:
 
 
 def _below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Share of the others (M,) below each value (N,), those that are equal by half."""
+    """Share of the others (M,) below each value (N,), those that are equal by half; 0 of none."""
     ordered = np.sort(others)
-    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / (2 * len(ordered))
-
-
-def _mean(values: Placements) -> Estimate:
-    variance = sum(float(part.var(ddof=1)) / len(part) for part in values)
-    return Estimate(float(values.signal.mean()), math.sqrt(variance))
+    twice = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
+    return twice / max(1, 2 * len(ordered))
 
 
 def _efficiencies(

@@ -124,7 +124,8 @@ class SampleMetrics:
     accuracy: share of jets whose most probable class is the true one
     one_vs_rest: class -> AUC against all others
     pairs: signal against background
-    violation: against the identity; None for the nominal sample
+    violation: against the identity, or the nominal sample where there is none; of the identity itself against the
+        nominal sample; None for the nominal sample
     by_class, by_pt: the same for the jets of each true class, and of each range of pT (as simulated)
     migration: for the randomly boosted sample, one for each pair
     """
@@ -187,7 +188,7 @@ class Evaluation:
     ----------
     classes: names in the order of the outputs
     jets, usable: number of jets read, and of those that can be transformed
-    pt_bins: ranges of pT used by ``by_pt``
+    pt_bins: ranges of pT used by ``by_pt``; none where pT is not known
     spread_probability, spread_logit: ``sqrt(1/2 sum_c var y_c)`` of the nominal output over the jets: the violation
         of a tagger that forgets its jet altogether is sqrt(2) times as large, and a constant tagger has neither
     samples: the nominal one first
