@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,14 @@ from ..config import SealConfig, load_settings
 from ..errors import ConfigError, EvaluationError
 from ..features import FeatureMap
 from ..selfcheck import significantly_above
-from .measure import measure
+from .files import find_files, require_branches
+from .measure import EFFICIENCIES, measure
 from .probes import Probe
-from .reading import load_data_config, read_batches
+from .reading import load_data_config, quiet_weaver, read_batches
 from .results import Evaluation, Settings
 from .scan import scan
 from .scores import LABEL, columns, score_file
+from .selection import choose_pairs
 from .spool import Spool
 from .tagger import load_tagger
 from .transformations import element_sources
@@ -42,7 +43,7 @@ def audit(
     network: Path | None = None,
     options: Mapping[str, Any] | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
-    efficiencies: Sequence[float] | None = None,
+    efficiencies: Sequence[float] = EFFICIENCIES,
     scores: str | None = "root",
     device: torch.device | None = None,
     batch_size: int = 128,
@@ -84,9 +85,12 @@ def audit(
     matrices = {name: torch.tensor(settings.matrix(name), dtype=torch.float64) for name in used}
     sources = element_sources(tuple(probes), matrices, seed)
     classes = tuple(config.label_value)
+    choose_pairs(pairs, classes, range(len(classes)))  # a wrong name is found now, not after the last jet
     with Spool(output, LABEL) as spool:
         writing = nullcontext() if scores is None else score_file(output / f"scores.{scores}")
-        with writing as write, tqdm(total=num_jets, unit="jet", desc="evaluate", disable=not progress) as bar:
+        total = _count(files, config, num_jets)
+        bar = tqdm(total=total, unit="jet", desc="evaluate", disable=not progress)
+        with quiet_weaver(), writing as write, bar:
             batches = read_batches(data_config, files, batch_size, num_jets, num_workers)
             for chunk in scan(tagger, feature_map, batches, sources, nominal, settings.tolerance):
                 _require_classes(chunk.scores[nominal], classes, model)
@@ -96,27 +100,25 @@ def audit(
                 bar.update(len(chunk.pt))
         usable = spool.column("usable")
         _require_usable(usable.sum(), spool.jets, settings, data_config)
-        extra = {} if efficiencies is None else {"efficiencies": tuple(efficiencies)}
-        result = measure(
+        return measure(
             spool.column("labels"),
             spool.scores(),
             classes,
-            pairs=pairs,
-            pt=spool.column("pt"),
+            pairs,
+            spool.column("pt"),
             usable=usable,
+            efficiencies=efficiencies,
+            settings=Settings(
+                model=model,
+                data_config=str(data_config),
+                network=None if network is None else str(network),
+                network_options=dict(options or {}),
+                files=tuple(files),
+                seed=seed,
+                versions={name: _version(name) for name in _PACKAGES},
+            ),
             progress=progress,
-            **extra,
         )
-    made_from = Settings(
-        model=model,
-        data_config=str(data_config),
-        network=None if network is None else str(network),
-        network_options=dict(options or {}),
-        files=tuple(files),
-        seed=seed,
-        versions={name: _version(name) for name in _PACKAGES},
-    )
-    return replace(result, settings=made_from)
 
 
 def expand_generators(names: Sequence[str], data_config: Path, options: Mapping[str, Any] | None = None) -> list[str]:
@@ -139,6 +141,15 @@ def _settings(config: Any, options: Mapping[str, Any] | None) -> SealConfig:
     """The section of the data config; without one, or where it is switched off, the defaults."""
     section = config.preprocess.get("seal")
     return load_settings(section, (options or {}).get("seal")) or load_settings(section, None) or SealConfig()
+
+
+def _count(files: Sequence[str], config: Any, num_jets: int | None) -> int | None:
+    """Jets before the selection; None where a format does not tell."""
+    paths = [path for group in find_files(files).values() for path in group]
+    entries = require_branches(paths, config)
+    if len(entries) < len(paths):
+        return num_jets
+    return min(sum(entries.values()), num_jets or sum(entries.values()))
 
 
 def _require_classes(scores: Any, classes: Sequence[str], model: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import EvaluationError
 from . import probes
+from .measure import EFFICIENCIES
 from .results import Estimate, Evaluation, write
 
 __all__ = ["add_arguments", "run", "summary"]
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         *("--pair",), nargs=2, action="append", metavar=("SIGNAL", "BACKGROUND"),
         help="labels; default: of two classes the first against the second, of more each against the one with QCD",
     )  # fmt: skip
-    parser.add_argument("--efficiency", nargs="+", type=float, help="signal efficiencies at which to reject background")
+    parser.add_argument("--efficiency", nargs="+", type=float, default=EFFICIENCIES, help="of the signal (%(default)s)")
     parser.add_argument("--beta2-max", type=float, default=probes.BETA2_MAX, help="of random boosts (%(default)s)")
     parser.add_argument("--beta", nargs="*", type=float, default=probes.BETAS, help="velocities (%(default)s)")
     parser.add_argument(
