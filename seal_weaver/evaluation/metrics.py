@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit
@@ -38,10 +38,7 @@ __all__ = [
     "violation",
 ]
 
-ROC_STEPS = 25
-"""Background jets at the start of a ROC curve of which each one is a visible step on a logarithmic axis."""
-ROC_POINTS = 70
-"""Further points of a ROC curve, evenly in the signal efficiency, and in the logarithm of the background efficiency."""
+ROC_POINTS = 200
 
 
 def probabilities(log_y: np.ndarray) -> np.ndarray:
@@ -156,19 +153,24 @@ def rejection(signal: np.ndarray, background: np.ndarray, efficiency: float) -> 
 
 
 def roc_curve(signal: np.ndarray, background: np.ndarray) -> RocCurve:
-    """At most 200 vertices of the exact curve, from (0, 0) to (1, 1).
+    """At most ``ROC_POINTS`` vertices of the exact curve, from (0, 0) to (1, 1).
 
-    All steps of the first background jets are there, and neighbours further on are close in eps_S as well as in
-    log eps_B: as both rise, lines between them cannot be told from the curve. Neither class may be empty.
+    Drawn as log eps_B against eps_S the curve is cut into equal lengths, horizontal plus vertical, as neither ever
+    falls; the vertices around each cut are kept. So the first background jets keep their visible steps, and
+    lines between the points cannot be told from the curve. Neither class may be empty.
     """
     signal, background = np.sort(signal), np.sort(background)
-    first = background[-ROC_STEPS:]
-    geometric = np.geomspace(1, len(background), ROC_POINTS).astype(int)
-    even = np.linspace(1, len(signal), ROC_POINTS).astype(int)
-    thresholds = np.unique(np.concatenate([first, background[-geometric], signal[-even]]))
-    points = np.concatenate([_efficiencies(signal, background, first, "right"), [[0.0, 0.0], [1.0, 1.0]]])
-    points = np.unique(np.concatenate([points, _efficiencies(signal, background, thresholds, "left")]), axis=0)
-    return RocCurve(tuple(points[:, 0].tolist()), tuple(points[:, 1].tolist()))
+    thresholds = np.unique(np.concatenate([signal, background]))[::-1]
+    passing = [(len(x) - np.searchsorted(x, thresholds)) / len(x) for x in (signal, background)]
+    eps_s, eps_b = (np.concatenate([[0.0], shares]) for shares in passing)
+    one = 1.0 / len(background)
+    length = eps_s + np.log(np.maximum(eps_b, one) / one) / math.log(max(2, len(background)))
+    start = int(np.searchsorted(eps_b, 0.0, "right"))
+    ends = [0, start - 1, start, len(length) - 1]
+    # two points a cut where steps are wide; the last choice is few enough in any case
+    choices = (_vertices(length, cuts, ends) for cuts in (190, 160, 130, ROC_POINTS // 2 - len(ends) // 2))
+    kept = next(choice for choice in choices if len(choice) <= ROC_POINTS)
+    return RocCurve(tuple(eps_s[kept].tolist()), tuple(eps_b[kept].tolist()))
 
 
 class Changes(NamedTuple):
@@ -257,12 +259,12 @@ def _below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     return twice / max(1, 2 * len(ordered))
 
 
-def _efficiencies(
-    signal: np.ndarray, background: np.ndarray, thresholds: np.ndarray, side: Literal["left", "right"]
-) -> np.ndarray:
-    """(eps_S, eps_B) (T, 2) of sorted scores: from the threshold on (``left``), or above it (``right``)."""
-    passing = [(len(x) - np.searchsorted(x, thresholds, side)) / len(x) for x in (signal, background)]
-    return np.stack(passing, axis=1)
+def _vertices(length: np.ndarray, cuts: int, ends: list[int]) -> np.ndarray:
+    """Positions next to equidistant cuts of a rising length (V,): behind each, and before it if that is elsewhere."""
+    behind = np.searchsorted(length, np.linspace(0.0, length[-1], cuts))
+    before = np.maximum(behind - 1, 0)
+    apart = length[behind] - length[before] > 0.25 * length[-1] / cuts
+    return np.unique(np.concatenate([behind, before[apart], ends]))
 
 
 def _half_square(difference: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +222,7 @@ def read(path: Path) -> Evaluation:
 
     Raises
     ------
-    EvaluationError: the file is missing, is no JSON, or has another schema
+    EvaluationError: the file is missing, is no JSON, has another schema, or a field is wrong; the message has its path
     """
     try:
         content = json.loads(path.read_text())
@@ -232,24 +232,47 @@ def read(path: Path) -> Evaluation:
     if found != SCHEMA:
         raise EvaluationError(f"{path}: expected the schema {SCHEMA!r}, found {found!r}; evaluate again")
     try:
-        return _build(Evaluation, content)
-    except (KeyError, TypeError, ValueError) as error:
-        raise EvaluationError(f"{path}: does not follow the schema {SCHEMA}: {error!r}") from error
+        return _build(Evaluation, content, "")
+    except ValueError as error:
+        raise EvaluationError(f"{path}: {error}") from error
 
 
-def _build(kind: Any, value: Any) -> Any:
-    """``value`` of a JSON file as the type of a dataclass field."""
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """``value`` of a JSON file as the type of the dataclass field at ``where``."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
-        return None if value is None else _build(next(a for a in arguments if a is not type(None)), value)
+        return None if value is None else _build(next(a for a in arguments if a is not type(None)), value, where)
     if origin is tuple:
-        return tuple(_build(arguments[0], item) for item in value)
+        items = _expect(list, "a list", value, where)
+        return tuple(_build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
     if origin is not None and issubclass(origin, Mapping):
-        return {key: _build(arguments[1], item) for key, item in value.items()}
+        items = _expect(dict, "a table", value, where)
+        return {key: _build(arguments[1], item, f"{where}.{key}") for key, item in items.items()}
     if isinstance(kind, type) and is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        unknown = set(value) - {field.name for field in fields(kind)}
-        if unknown:
-            raise ValueError(f"unknown fields {sorted(unknown)} of {kind.__name__}")
-        return kind(**{name: _build(hints[name], item) for name, item in value.items()})
+        return _build_dataclass(kind, _expect(dict, "a table", value, where), where)
+    return value if kind is Any else _expect(*_LEAVES[kind], value, where)
+
+
+def _build_dataclass(kind: type, value: dict[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    prefix = f"{where}." if where else ""
+    for name in value:
+        if name not in hints:
+            raise ValueError(f"{prefix}{name}: unknown field of {kind.__name__}; known: {', '.join(hints)}")
+    for field in fields(kind):
+        if field.name not in value and field.default is MISSING:
+            raise ValueError(f"{prefix}{field.name}: missing field of {kind.__name__}")
+    return kind(**{name: _build(hints[name], item, prefix + name) for name, item in value.items()})
+
+
+_LEAVES: Mapping[type, tuple[type | tuple[type, ...], str]] = {
+    str: (str, "a text"),
+    int: (int, "an integer"),
+    float: ((float, int), "a number"),
+}
+
+
+def _expect(kind: type | tuple[type, ...], name: str, value: Any, where: str) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{where}: expected {name}, got {value!r} ({type(value).__name__})")
     return value
