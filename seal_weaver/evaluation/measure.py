@@ -70,7 +70,6 @@ def measure(
     chosen = selection.choose_pairs(pairs, classes, present)
     pt = None if pt is None else np.asarray(pt, dtype=np.float64)
     ranges = selection.choose_pt_bins(pt, pt_bins, len(labels))
-
     names = {index: classes[index] for index in present}
 
     def load(probe: Probe, jets: np.ndarray | None = mask) -> np.ndarray:
