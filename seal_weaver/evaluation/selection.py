@@ -79,9 +79,10 @@ def check_scores(name: str, scores: np.ndarray, shape: tuple[int, int], jets: np
     ------
     EvaluationError: another shape, no floating point, or numbers that are not finite
     """
+    scores = np.asarray(scores)  # a map of a file stays one
     if scores.shape != shape or not np.issubdtype(scores.dtype, np.floating):
         raise EvaluationError(f"scores of {name}: expected log-probabilities {shape}, got {_shape(scores)}")
-    scores = np.asarray(scores if jets is None else scores[jets])
+    scores = scores if jets is None else scores[jets]
     wrong = int((~np.isfinite(scores)).any(axis=1).sum())
     if wrong:
         raise EvaluationError(
@@ -172,8 +173,11 @@ def choose_pt_bins(pt: np.ndarray | None, bins: Sequence[float] | int, jets: int
     ------
     EvaluationError: pT of another shape or not finite, edges that do not rise, edges without pT
     """
-    if pt is not None and (pt.shape != (jets,) or not np.isfinite(pt).all()):
-        raise EvaluationError(f"pt: expected finite numbers ({jets},), one for each label, got {_shape(pt)}")
+    if pt is not None and pt.shape != (jets,):
+        raise EvaluationError(f"pt: expected numbers ({jets},), one for each label, got {_shape(pt)}")
+    if pt is not None and not np.isfinite(pt).all():
+        wrong = int((~np.isfinite(pt)).sum())
+        raise EvaluationError(f"pt: {wrong} of {_count(jets, 'jet')} have values that are not finite")
     if isinstance(bins, (int, np.integer)):
         edges = [] if pt is None else _quantiles(pt, int(bins))
     else:
@@ -190,7 +194,7 @@ def _quantiles(pt: np.ndarray, number: int) -> list[float]:
     if number < 1:
         raise EvaluationError(f"pt_bins: expected edges or a number >= 1, got {number}")
     exact = np.unique(np.quantile(pt.astype(np.float64), np.linspace(0.0, 1.0, number + 1)))
-    narrowest = float(np.diff(exact).min()) if len(exact) > 1 else 1.0
+    narrowest = float(np.diff(exact).min()) if len(exact) > 1 else 4.0
     power = 10.0 ** math.floor(math.log10(narrowest / 4.0))
     unit = max(factor * power for factor in (1, 2, 5) if factor * power <= narrowest / 4.0 or factor == 1)
     steps = [
@@ -205,8 +209,8 @@ def _quantiles(pt: np.ndarray, number: int) -> list[float]:
 def _position(name: str, pair: tuple[str, str], classes: Sequence[str], present: Sequence[int]) -> int:
     where = f"pairs: {pair[0]} against {pair[1]}"
     if name not in classes:
-        close = get_close_matches(name, classes, n=1, cutoff=0.5)
-        hint = f", did you mean {close[0]!r}?" if close else ";"
+        close = get_close_matches(name, classes, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise EvaluationError(f"{where}: unknown class {name!r}{hint}; known: {', '.join(classes)}")
     if list(classes).index(name) not in present:
         raise EvaluationError(f"{where}: no jet has the class {name!r}")
