@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import __version__
 from .errors import SampleError, SealError
-from .evaluation import evaluate
+from .evaluation import compare, evaluate
 from .samples import boost, simulate
 
 __all__ = ["find_shipped", "main"]
@@ -39,6 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluation = commands.add_parser("evaluate", help="a tagger's performance, and what transformations do to it")
     evaluate.add_arguments(evaluation)
     evaluation.set_defaults(run=evaluate.run)
+
+    comparison = commands.add_parser("compare", help="evaluations of several taggers and seeds in one table")
+    compare.add_arguments(comparison)
+    comparison.set_defaults(run=compare.run)
 
     simulation = commands.add_parser("simulate", help="simulate top and QCD jets with Pythia8 and FastJet")
     simulate.add_arguments(simulation)

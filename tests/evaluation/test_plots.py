@@ -187,8 +187,7 @@ def test_migration(one: Evaluation) -> None:
     assert axes.get_title(loc="left").startswith("ParT\n")
 
 
-@pytest.mark.parametrize("taggers", [1, 2, 6])
-@pytest.mark.parametrize("classes", [TWO, TEN], ids=["two classes", "ten classes"])
+@pytest.mark.parametrize(("taggers", "classes"), [(1, TEN), (2, TWO), (6, TEN)])
 def test_everything_is_on_the_page(taggers: int, classes: tuple[str, ...]) -> None:
     several = {f"{name} (3 seeds)": e for name, e in make_several(taggers, classes, jets=2000).items()}
     for draw in (draw_roc, draw_against_velocity, draw_violation, draw_generators):
@@ -196,8 +195,8 @@ def test_everything_is_on_the_page(taggers: int, classes: tuple[str, ...]) -> No
     check_nothing_overlaps(draw_migration(next(iter(several.values())), text="Pythia 8, no detector"))
 
 
-def test_all_figures_of_one(one: Evaluation, tmp_path: Path) -> None:
-    stems = draw_all(one, tmp_path / "figures")
+def test_all_figures_of_one(tmp_path: Path) -> None:
+    stems = draw_all(make_evaluation(generators=("Kz", "Jz")), tmp_path / "figures")
     names = ["generators", "migration_Top_vs_QCD", "roc_Top_vs_QCD", "velocity_Top_vs_QCD", "violation"]
     assert sorted(stem.name for stem in stems) == names
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
