@@ -10,12 +10,12 @@ from pathlib import Path
 from ..errors import EvaluationError
 from .comparable import check_same_jets, find_doubts, restrict
 from .comparison import Comparison, Tagger
+from .lookup import find_pairs
 from .names import label_directory
 from .plots import draw_all
 from .report import FORMATS, write_markdown
 from .results import read
 from .seeds import combine
-from .selection import find_pairs
 
 __all__ = ["METRICS", "add_arguments", "compare", "parse_inputs", "run"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .lookup import Pair, find_pair, find_pairs
 from .results import Estimate, Evaluation, PairMetrics, Violation
 from .seeds import average
-from .selection import Pair, find_pair, find_pairs
 
 __all__ = ["OF_PAIRS", "OF_TAGGERS", "Column", "Comparison", "Tagger", "make_rows"]
 

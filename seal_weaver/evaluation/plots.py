@@ -15,8 +15,6 @@ import numpy as np
 
 from ..algebra import GROUPS
 from ..errors import EvaluationError
-from .names import short_names, slug
-from .results import Estimate, Evaluation
 from .lookup import (
     Pair,
     at_velocities,
@@ -29,6 +27,8 @@ from .lookup import (
     migrations,
     numbers,
 )
+from .names import short_names, slug
+from .results import Estimate, Evaluation
 from .style import COLOURS, LINES, MARKERS, WIDE, WIDTH, canvas, describe, save_figure
 
 if TYPE_CHECKING:
