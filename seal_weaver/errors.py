@@ -7,6 +7,9 @@ that one in ``get_loss`` and ``get_train_fn`` and would go on training without S
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 __all__ = [
     "AttachmentError",
     "ConfigError",
@@ -39,16 +42,43 @@ class ConfigError(SealError, ValueError):
 
 
 class FeatureMapError(SealError):
-    """The data config cannot be turned into a map from four-momenta to network inputs."""
+    """The data config cannot be turned into a map from four-momenta to network inputs.
 
-    def __init__(self, where: str, problem: str) -> None:
+    Attributes
+    ----------
+    where, problem: the place in the data config, and what was expected and found there
+    kind: name of the fault, for those that have one
+    variables: names of the variables concerned
+    remedy: YAML to merge into the data config; empty where none is known
+    """
+
+    def __init__(
+        self,
+        where: str,
+        problem: str,
+        kind: str = "feature_map",
+        variables: Sequence[str] = (),
+        remedy: str = "",
+    ) -> None:
         self.where = where
         self.problem = problem
+        self.kind = kind
+        self.variables = tuple(variables)
+        self.remedy = remedy
         super().__init__(f"{where}: {problem}")
 
 
 class SelfCheckError(SealError):
-    """The inputs recomputed from the four-momenta differ from the ones weaver loaded."""
+    """The inputs recomputed from the four-momenta differ from the ones weaver loaded.
+
+    Attributes
+    ----------
+    faults: the likely causes, ``diagnosis.Fault``
+    """
+
+    def __init__(self, message: str, faults: Sequence[Any] = ()) -> None:
+        self.faults = tuple(faults)
+        super().__init__(message)
 
 
 class AttachmentError(SealError):

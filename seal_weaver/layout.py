@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .config import SealConfig
-from .conventions import CONVENTIONS
 from .errors import FeatureMapError
+from .remedies import in_order, momentum_group, snippet
 
 __all__ = ["Layout", "find_layout"]
-
-_ORDER = ("px", "py", "pz", "energy")
 
 
 @dataclass(frozen=True)
@@ -119,9 +117,15 @@ def _check_components(data_config: Any, group: str, prefix: str) -> None:
         raise FeatureMapError(
             f"inputs.{group}.vars", f"expected the four components (px, py, pz, E), found {', '.join(names)}"
         )
-    known = [CONVENTIONS.get(name, "").removeprefix(prefix) for name in names]
-    if set(known) == set(_ORDER) and tuple(known) != _ORDER:
-        raise FeatureMapError(f"inputs.{group}.vars", f"expected the order (px, py, pz, E), found ({', '.join(names)})")
+    ordered = in_order(names, prefix)
+    if ordered is not None and ordered != tuple(names):
+        raise FeatureMapError(
+            f"inputs.{group}.vars",
+            f"expected the order (px, py, pz, E), found ({', '.join(names)})",
+            kind="component_order",
+            variables=names,
+            remedy=snippet(momentum_group(group, ordered)),
+        )
     for name in names:
         center = data_config.preprocess_params[name]["center"]
         if center is not None:
@@ -129,4 +133,7 @@ def _check_components(data_config: Any, group: str, prefix: str) -> None:
                 f"inputs.{group}.{name}",
                 f"four-momenta must reach the network in GeV, unscaled and unclipped; found center {center!r}; "
                 f"write `[{name}, null]`",
+                kind="standardised_momenta",
+                variables=[n for n in names if data_config.preprocess_params[n]["center"] is not None],
+                remedy=snippet(momentum_group(group, names)),
             )

@@ -17,9 +17,9 @@ import torch.distributed as dist
 from torch import Tensor
 from weaver.utils.logger import _logger
 
+from .agreement import significantly_above
 from .config import SealConfig
 from .errors import SealError, SelfCheckError
-from .selfcheck import significantly_above
 from .weights import rms_change
 
 __all__ = ["LABELS", "MODES", "EpochMonitor", "Step", "append_record"]

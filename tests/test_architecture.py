@@ -15,12 +15,15 @@ MODULES = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__i
 LAYERS = [
     {"algebra", "errors"},
     {"batchnorm", "compat", "conventions", "derivatives", "expressions", "lorentz", "parsing", "schedule"},
-    {"ledger", "patches", "penalties", "sections"},
+    {"ledger", "patches", "penalties", "remedies", "sections"},
     {"config", "weights"},
     {"layout", "state", "subgroups"},
     {"variables"},
     {"features"},
-    {"augment", "deployed", "selfcheck"},
+    {"agreement", "augment", "deployed"},
+    {"hypotheses"},
+    {"diagnosis"},
+    {"selfcheck"},
     {"estimators", "monitor"},
     {"preparation"},
     {"attach"},
@@ -34,7 +37,8 @@ MAY_IMPORT_WEAVER = {"monitor", "patches", "plugin", "run"}
 EVALUATION = {path.stem: path for path in (PACKAGE / "evaluation").glob("*.py")}
 EVALUATION_MAY_IMPORT_WEAVER = {"reading", "tagger"}
 WITHOUT_TORCH = {
-    *("algebra", "cli", "compat", "config", "conventions", "errors", "layout", "parsing", "schedule", "sections"),
+    *("algebra", "cli", "compat", "config", "conventions", "errors", "layout", "parsing", "remedies"),
+    *("schedule", "sections"),
 }
 
 

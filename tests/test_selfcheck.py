@@ -10,10 +10,11 @@ import pytest
 import torch
 from conftest import CONFIGS, edited_config, load_batch, read_jets, set_seal, write_jets
 
+from seal_weaver.agreement import significantly_above
 from seal_weaver.config import SealConfig
 from seal_weaver.errors import SelfCheckError
 from seal_weaver.features import FeatureMap
-from seal_weaver.selfcheck import check_inputs, require_consistency, significantly_above
+from seal_weaver.selfcheck import check_inputs, require_consistency
 
 TOP = CONFIGS / "TopLandscape_kin.yaml"
 
