@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import __version__
 from .errors import SampleError, SealError
-from .evaluation import compare, evaluate
+from .evaluation import check, compare, evaluate
 from .samples import boost, simulate
 
 __all__ = ["find_shipped", "main"]
@@ -35,6 +35,10 @@ def _parser() -> argparse.ArgumentParser:
     path = commands.add_parser("path", help="print where an installed network or data config lies")
     path.add_argument("name", nargs="?", help="e.g. seal_pnet.py or TopLandscape_kin.yaml; without it all are listed")
     path.set_defaults(run=_print_path)
+
+    checking = commands.add_parser("check", help="check that a data config and the four-vectors in the files agree")
+    check.add_arguments(checking)
+    checking.set_defaults(run=check.run)
 
     evaluation = commands.add_parser("evaluate", help="a tagger's performance, and what transformations do to it")
     evaluate.add_arguments(evaluation)

@@ -7,7 +7,7 @@ would then load them, and the inputs are compared again.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice, permutations, product
 from typing import Any
@@ -25,7 +25,10 @@ __all__ = ["Case", "Hypothesis", "hypotheses"]
 
 _COMPONENTS = ("px", "py", "pz", "E")
 _ENERGIES = {f"{prefix}{name}" for prefix in ("", "jet_") for name in ("px", "py", "pz", "energy", "pt", "mass")}
+_UNITS = {"MeV": 1000, "TeV": 0.001}
 _MOST_COMBINATIONS = 200
+_ENERGY_PER_MOMENTUM = (0.9, 10.0)
+"""Constituents are light: with the right units and components the typical E / |p| is hardly above 1."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Case:
         return compare_inputs(self.feature_map, self.inputs, self.settings.tolerance)
 
     def after(self, hypothesis: Hypothesis) -> Case | None:
-        """The jets as they would be with the hypothesis' change; None where the changed config cannot be compiled."""
+        """The jets as they would be with the hypothesis' change; None where that cannot be."""
         change = hypothesis.change
         seal = (change.get("preprocess") or {}).get("seal") or {}
         settings = replace(self.settings, observables={**self.settings.observables, **seal.get("observables", {})})
@@ -72,11 +75,12 @@ class Case:
             feature_map = FeatureMap.compile(data_config, settings)
         except SealError:
             return None
-        inputs = list(self.inputs)
-        if hypothesis.momenta is not None:
-            index = feature_map.layout.momenta_index
-            inputs[index] = hypothesis.momenta(inputs[index])
-        return Case(data_config, settings, feature_map, inputs)
+        if hypothesis.momenta is None:
+            return Case(data_config, settings, feature_map, self.inputs)
+        inputs, index = list(self.inputs), feature_map.layout.momenta_index
+        inputs[index] = hypothesis.momenta(inputs[index])
+        plausible = _are_light(inputs[index], feature_map.mask(inputs))
+        return Case(data_config, settings, feature_map, inputs) if plausible else None
 
 
 @dataclass(frozen=True)
@@ -102,9 +106,18 @@ class Hypothesis:
 def hypotheses(case: Case) -> Iterator[Hypothesis]:
     """All that are known, the likely and small ones first."""
     yield from _conventions(case)
-    yield from _momentum_units(case)
-    yield from _branch_units(case)
+    # MeV is common, and branches in MeV look like momenta in TeV
+    for unit, per_gev in _UNITS.items():
+        yield from _momentum_units(case, unit, per_gev)
+        yield from _branch_units(case, unit, per_gev)
     yield from _orders(case)
+
+
+def _are_light(momenta: Tensor, real: Tensor) -> bool:
+    """Whether constituents (N, 4, P) that are ``real`` (N, P) have an energy of about their momentum."""
+    ratio = (momenta[:, 3] / momenta[:, :3].norm(dim=1))[real]
+    low, high = _ENERGY_PER_MOMENTUM
+    return len(ratio) > 0 and low < float(ratio.nanmedian()) < high
 
 
 def _used_conventions(case: Case) -> dict[str, str]:
@@ -152,19 +165,18 @@ def _meaning(name: str) -> str:
     return f"`{name}` = {formula}" if formula and name.startswith(("deta", "drap", "dphi")) else f"`{name}`"
 
 
-def _momentum_units(case: Case) -> Iterator[Hypothesis]:
+def _momentum_units(case: Case, unit: str, per_gev: float) -> Iterator[Hypothesis]:
     """All four components, only the momentum, or only the energy in another unit."""
-    for unit, per_gev in (("MeV", 1000), ("TeV", 0.001)):
-        for wrong in (range(4), range(3), (3,)):
-            names = [case.components[i] for i in wrong]
-            what = f"`{case.group}` seems" if len(names) == 4 else f"{', '.join(names)} in `{case.group}` seem"
-            yield Hypothesis(
-                "units",
-                tuple(names),
-                f"units: {what} to be in {unit} while the other branches are in GeV",
-                _in_gev(case, wrong, per_gev),
-                _scaling([1.0 / per_gev if i in wrong else 1.0 for i in range(4)]),
-            )
+    for wrong in (range(4), range(3), (3,)):
+        names = [case.components[i] for i in wrong]
+        what = _seem([f"`{case.group}`"] if len(names) == 4 else names)
+        yield Hypothesis(
+            "units",
+            tuple(names),
+            f"units: {what} to be in {unit} while the other branches are in GeV",
+            _in_gev(case, wrong, per_gev),
+            _scaling([1.0 / per_gev if i in wrong else 1.0 for i in range(4)]),
+        )
 
 
 def _in_gev(case: Case, wrong: Iterable[int], per_gev: float) -> dict[str, Any]:
@@ -186,20 +198,23 @@ def _scaling(factors: list[float]) -> Callable[[Tensor], Tensor]:
     return lambda momenta: momenta * momenta.new_tensor(factors)[:, None]
 
 
-def _branch_units(case: Case) -> Iterator[Hypothesis]:
+def _branch_units(case: Case, unit: str, per_gev: float) -> Iterator[Hypothesis]:
     """Branches with the dimension of an energy: all, the jet's, the constituents', or one of them."""
     energies = {name: formula for name, formula in _used_conventions(case).items() if formula in _ENERGIES}
     of_jets = {name for name, formula in energies.items() if formula.startswith("jet_")}
     sets = [set(energies), of_jets, set(energies) - of_jets, *({name} for name in energies)]
-    for unit, per_gev in (("MeV", 1000), ("TeV", 0.001)):
-        for names in (names for i, names in enumerate(sets) if names and names not in sets[:i]):
-            formulas = {name: f"{energies[name]} * {per_gev:g}" for name in energies if name in names}
-            yield Hypothesis(
-                "units",
-                tuple(formulas),
-                f"units: {', '.join(formulas)} seem to be in {unit} while `{case.group}` is in GeV",
-                seal_section(observables=formulas),
-            )
+    for names in (names for i, names in enumerate(sets) if names and names not in sets[:i]):
+        formulas = {name: f"{energies[name]} * {per_gev:g}" for name in energies if name in names}
+        yield Hypothesis(
+            "units",
+            tuple(formulas),
+            f"units: {_seem(formulas)} to be in {unit} while `{case.group}` is in GeV",
+            seal_section(observables=formulas),
+        )
+
+
+def _seem(names: Collection[str]) -> str:
+    return f"{', '.join(names)} seem{'s' * (len(names) == 1)}"
 
 
 def _orders(case: Case) -> Iterator[Hypothesis]:

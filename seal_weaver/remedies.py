@@ -21,9 +21,14 @@ _UNSCALED = {"scale": 1, "min": -5, "max": 5, "pad_value": 0}
 
 
 def snippet(change: Mapping[str, Any]) -> str:
-    """The change as YAML, short lists and mappings on one line."""
-    text: str = yaml.safe_dump(dict(change), default_flow_style=None, sort_keys=False, width=110)
-    return text.rstrip("\n")
+    """The change as YAML: one line for each new variable, other short lists and mappings on one line."""
+    parts = [
+        yaml.safe_dump(
+            {key: value}, default_flow_style=False if key == "new_variables" else None, sort_keys=False, width=110
+        )
+        for key, value in change.items()
+    ]
+    return "".join(parts).rstrip("\n")
 
 
 def seal_section(**entries: Any) -> dict[str, Any]:
@@ -49,7 +54,10 @@ def jet_group(observables: Mapping[str, str]) -> dict[str, Any]:
     else:
         pz = f"{pt}*np.sinh({declared.get('jet_eta', 'jet_eta')})"
     formulas = {"jet_px": f"{pt}*np.cos({phi})", "jet_py": f"{pt}*np.sin({phi})", "jet_pz": pz}
-    group = {"length": 1, "pad_mode": "constant", "vars": [[name, None] for name in (*formulas, energy)]}
+    if energy != "jet_energy":  # a declared observable may not be a component as well
+        formulas["jet_e"] = energy
+    names = (*formulas, *(["jet_energy"] if energy == "jet_energy" else []))
+    group = {"length": 1, "pad_mode": "constant", "vars": [[name, None] for name in names]}
     return {"new_variables": formulas, "inputs": {"jet_vectors": group}, **seal_section(jet="jet_vectors")}
 
 
