@@ -24,6 +24,7 @@ _ENOUGH_JETS = 1000
 _ENOUGH_WHOLE_JETS = 16
 _MOST_FAULTS = 4
 _NOISE = 0.01
+_FAR_MORE = 5.0
 _SPACE_LIKE = "@space_like"
 _EXCLUDED = "@excluded"
 
@@ -132,8 +133,7 @@ def _from_pattern(case: Case) -> Fault | None:
         return None
     names = tuple(name for name, share in agreement.shares_off().items() if share > _NOISE)
     remedy = snippet(jet_group(case.settings.observables))
-    among_whole = float(off[~full].double().mean()) if (~full).any() else 0.0
-    if layout.jet is None and full.any() and among_whole <= _NOISE:
+    if layout.jet is None and _only_full_jets(off, full, limit):
         message = (
             f"truncated jets: only jets with {layout.length} or more constituents are off, because the jet is the sum "
             f"of the constituents that are left; give the jet's own four-momentum as an input group of length 1, or "
@@ -147,6 +147,12 @@ def _from_pattern(case: Case) -> Fault | None:
         )
         return Fault("jet_not_sum", names, message, remedy)
     return _unknown(names)
+
+
+def _only_full_jets(off: Tensor, full: Tensor, limit: float) -> bool:
+    """Few enough of the jets that are surely whole are off, and far more of the others."""
+    among_full, among_whole = (float(off[jets].double().mean()) if jets.any() else 0.0 for jets in (full, ~full))
+    return among_whole <= limit and among_full > _FAR_MORE * among_whole
 
 
 def _unknown(names: Sequence[str]) -> Fault:

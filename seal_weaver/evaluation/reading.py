@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -145,31 +144,34 @@ def read_batches(
 
 @contextlib.contextmanager
 def standardised(path: str | Path, files: Sequence[str]) -> Iterator[Path]:
-    """The data config's path; of a copy with weaver's standardisation where `auto` has not been resolved yet.
+    """The path of a temporary copy of a data config that can be read at once, without its observers.
 
-    The copy is temporary, nothing is left beside the user's file. It is made from a part of the jets, so its numbers
-    are not those of a training.
+    Observers are read in evaluation only, files for a training need not have them. Where an `auto` standardisation has
+    not been computed yet, weaver computes it from a part of the jets, so that its numbers are not those of a training.
+    Nothing is left beside the user's file.
 
     Raises
     ------
     EvaluationError: as ``read_batches``
     """
     data_config = _parse(path)
-    if not data_config._missing_standardization_info:
-        yield Path(path)
-        return
-    chosen = _spread(find_files(files))
-    entries = require_branches(chosen, data_config)
+    data_config.options |= {"observers": [], "monitor_variables": []}
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, Path(path).name)
-        shutil.copyfile(path, copy)
-        standardizer = AutoStandardizer(chosen, data_config)
-        known = sum(entries.values())
-        standardizer.load_range = (0, min(1.0, _STANDARDISATION_JETS / known) if known else 1.0)
-        # its progress bar goes to stderr
-        with _explained(path), contextlib.redirect_stderr(io.StringIO()):
-            standardizer.produce(str(copy))
+        copy = Path(folder, "data_config.yaml")
+        data_config.dump(str(copy))
+        if data_config._missing_standardization_info:
+            _standardise(_parse(copy), copy, _spread(find_files(files)), path)
         yield copy
+
+
+def _standardise(data_config: Any, copy: Path, files: list[str], path: str | Path) -> None:
+    entries = require_branches(files, data_config)
+    standardizer = AutoStandardizer(files, data_config)
+    known = sum(entries.values())
+    standardizer.load_range = (0, min(1.0, _STANDARDISATION_JETS / known) if known else 1.0)
+    # its progress bar goes to stderr
+    with _explained(path), contextlib.redirect_stderr(io.StringIO()):
+        standardizer.produce(str(copy))
 
 
 def _parse(path: str | Path) -> Any:

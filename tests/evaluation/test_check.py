@@ -276,6 +276,29 @@ def test_truncated_constituents(tmp_path: Path, jets, capsys) -> None:
     assert {row["name"]: row["role"] for row in after["variables"]}["jet_pz"] == "momentum"
 
 
+def test_truncated_constituents_among_missing_values(tmp_path: Path, jets, capsys) -> None:
+    def spoil(branches: dict) -> None:
+        branches["part_deta"] = branches["part_deta"] * ak.where(ak.local_index(branches["jet_pt"]) % 20 == 0, 0.5, 1)
+
+    report = check(config_of(tmp_path, shorter), jets(spoil), capsys)
+    assert [fault["fault"] for fault in report["faults"]] == ["truncated"]
+
+
+def test_order_of_components_beside_an_automatic_standardisation(tmp_path: Path, jets, capsys) -> None:
+    def disguise(content: dict) -> None:
+        content["new_variables"] |= {f"c{i}": f"part_{name} * 1" for i, name in enumerate(("energy", "px", "py", "pz"))}
+        content["inputs"]["pf_vectors"]["vars"] = [[f"c{i}", None] for i in range(4)]
+
+    config, sample = config_of(tmp_path, automatic, disguise), jets(unsigned)
+    report = check(config, sample, capsys)
+    assert [fault["fault"] for fault in report["faults"]] == ["component_order", "eta_sign"]
+    require_repaired(config, sample, report, capsys)
+
+
+def test_files_for_a_training_need_no_observers(tmp_path: Path, jets, capsys) -> None:
+    assert check(config_of(tmp_path), jets(lambda branches: branches.pop("jet_mass")), capsys)["verdict"] == "usable"
+
+
 def test_two_faults_at_once(tmp_path: Path, jets, capsys) -> None:
     config, sample = config_of(tmp_path, shorter), jets(unsigned)
     report = check(config, sample, capsys)

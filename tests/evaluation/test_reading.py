@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import CONFIGS, edited_config, read_jets, write_jets
 from weaver.train import test_load as weaver_test_load
+from weaver.utils.dataset import SimpleIterDataset
 
 from seal_weaver.errors import EvaluationError
 from seal_weaver.evaluation.files import find_files
@@ -195,13 +196,39 @@ def test_a_temporary_standardisation_is_weavers_own(tmp_path: Path, two_files: l
 
 
 def test_a_standardisation_that_is_there_is_used(tmp_path: Path, two_files: list[str]) -> None:
-    from weaver.utils.dataset import SimpleIterDataset
-
     path = edited_config(tmp_path, TOP.name, automatic)
     SimpleIterDataset({"": two_files}, str(path), for_training=True)
-    with standardised(path, two_files) as same:
-        assert same == path
-    assert np.isfinite(load_data_config(path).preprocess_params["part_pt_log"]["center"])
+    weavers = load_data_config(path).preprocess_params
+    assert np.isfinite(weavers["part_pt_log"]["center"])
+    with standardised(path, two_files[:1]) as copy:
+        assert load_data_config(copy).preprocess_params == weavers
+
+
+def test_files_for_a_training_need_no_observers(tmp_path: Path) -> None:
+    jets = read_jets()
+    jets.pop("jet_mass")
+    files = [str(write_jets(tmp_path / "jets.root", jets))]
+    with pytest.raises(EvaluationError, match="lacks jet_mass"):
+        next(read_batches(TOP, files, 8))
+    with standardised(TOP, files) as copy:
+        batch = next(read_batches(copy, files, 8))
+    assert batch.observers == {} and len(batch) == 8
+
+
+def test_branches_that_weaver_renames_or_makes_up(tmp_path: Path) -> None:
+    jets = read_jets()
+    jets.pop("label")
+    renamed = {name.replace("part_", "pfc_"): values for name, values in jets.items()}
+    path = write_jets(tmp_path / "qcd.root", renamed)
+
+    def edit(content: dict) -> None:
+        content["branch_magic"] = {"part_": "pfc_"}
+        content["file_magic"] = {"label": {"top": 1, "qcd": 0}}
+
+    config = edited_config(tmp_path, TOP.name, edit)
+    batch = next(read_batches(config, [str(path)], 8))
+    assert batch.labels["_label_"].tolist() == [1] * 8
+    assert batch.inputs[0].abs().sum() > 0
 
 
 def test_weavers_log_is_quiet_for_a_while() -> None:
