@@ -174,6 +174,18 @@ def test_jets_without_constituents_are_counted_exclusions(tmp_path: Path) -> Non
     assert round((result.excluded - check(TOP).excluded) * 128) == 5
 
 
+def test_the_error_carries_the_faults_as_data(tmp_path: Path) -> None:
+    def reverse(jets: dict) -> None:
+        jets["part_dphi"] = -jets["part_dphi"]
+
+    with pytest.raises(SelfCheckError) as caught:
+        check(TOP, edited_jets(tmp_path, reverse))
+    (fault,) = caught.value.faults
+    assert (fault.kind, fault.variables) == ("phi_sign", ("part_dphi",))
+    assert fault.remedy == "preprocess:\n  seal:\n    observables: {part_dphi: dphi_reversed}"
+    assert str(caught.value).endswith(f"Likely cause: {fault}")
+
+
 def test_tolerance_is_respected() -> None:
     data_config, inputs, _ = load_batch(TOP, number=16)
     feature_map = FeatureMap.compile(data_config, SealConfig())
