@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="the directory for the results, too")
     parser.add_argument(
         *("--pair",), nargs=2, action="append", metavar=("SIGNAL", "BACKGROUND"),
-        help="labels; default: of two classes the first against the second, of more each against the one with QCD",
+        help="labels; default: all against the one with QCD in its name, else of two the first against the second",
     )  # fmt: skip
     parser.add_argument("--efficiency", nargs="+", type=float, default=EFFICIENCIES, help="of the signal (%(default)s)")
     parser.add_argument("--beta2-max", type=float, default=probes.BETA2_MAX, help="of random boosts (%(default)s)")

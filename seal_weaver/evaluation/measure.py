@@ -50,8 +50,8 @@ def measure(
         ``identity``, if it is, is what violations compare with; ``forward`` and ``backward`` of the same generator and
         step make a derivative
     classes: C names in the order of the outputs
-    pairs: names of (signal, background); None: of two classes the first against the second, of more all against the
-        one with QCD in its name, if there is exactly one
+    pairs: names of (signal, background); None: all against the class with QCD in its name, if there is exactly one,
+        else of two classes the first against the second
     pt: transverse momenta of the jets as simulated (N,), GeV
     pt_bins: edges in GeV, or the number of ranges with about as many jets each
     usable: mask of the jets that can be transformed (N,); None: all. Scores of the others are not looked at

@@ -146,8 +146,8 @@ def choose_pairs(
 
     Parameters
     ----------
-    pairs: names; None: of two classes the first against the second, of more all against the one with QCD in its
-        name, if there is exactly one, as far as there are jets
+    pairs: names; None: all against the one with QCD in its name, if there is exactly one, else of two classes the first
+        against the second; as far as there are jets
     present: positions of the classes with jets
 
     Raises
@@ -156,13 +156,10 @@ def choose_pairs(
     """
     if pairs is not None:
         return [(_position(s, (s, b), classes, present), _position(b, (s, b), classes, present)) for s, b in pairs]
-    if len(classes) == 2:
-        candidates = [(0, 1)]
-    else:
-        background = [index for index, name in enumerate(classes) if BACKGROUND in name.lower()]
-        if len(background) != 1:
-            return []
-        candidates = [(index, background[0]) for index in range(len(classes)) if index != background[0]]
+    background = [index for index, name in enumerate(classes) if BACKGROUND in name.lower()]
+    if len(background) != 1:
+        background = [1] if len(classes) == 2 else []
+    candidates = [(s, b) for b in background for s in range(len(classes)) if s != b]
     return [(s, b) for s, b in candidates if s in present and b in present]
 
 

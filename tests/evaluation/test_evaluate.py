@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 from pathlib import Path
@@ -154,6 +155,27 @@ def test_generators_of_the_data_config_are_known(tmp_path: Path) -> None:
     assert [s.name for s in evaluation.samples] == ["nominal", "identity", "D_1", "Kz_1", "Jz_1"]
     assert evaluation.samples[2].violation.logit.value == pytest.approx(1, rel=1e-4)  # log E -> log E +- 1
     assert evaluation.derivatives[0].logit.value == pytest.approx(1, rel=1e-3)
+
+
+def test_a_tagger_of_ten_classes_is_measured_on_two(tmp_path: Path) -> None:
+    config = CONFIGS / "TopLandscape_JetClass_kin.yaml"
+    from weaver.utils.import_tools import import_module
+
+    from seal_weaver.evaluation.reading import load_data_config
+
+    options = {key: ast.literal_eval(value) for key, value in zip(SMALL_PNET[1::3], SMALL_PNET[2::3], strict=True)}
+    torch.manual_seed(1)
+    model, _ = import_module(str(PLAIN / "plain.py"), name="_ten").get_model(load_data_config(config), **options)
+    torch.save(model.state_dict(), tmp_path / "ten_state.pt")
+    model_words = ["-n", str(PLAIN / "plain.py"), "-m", str(tmp_path / "ten_state.pt"), *SMALL_PNET]
+    evaluation = evaluate(tmp_path / "out", *model_words, *QUICK, config=config)
+    assert len(evaluation.classes) == 10
+    boosted = evaluation.sample("boosts")
+    assert [(pair.signal, pair.background) for pair in boosted.pairs] == [("label_Tbqq", "label_QCD")]
+    assert set(boosted.one_vs_rest) == set(boosted.by_class) == {"label_Tbqq", "label_QCD"}
+    tree = uproot.open(tmp_path / "out/scores.root")["Events"].arrays(library="np")
+    total = sum(tree[f"score_{name}_boosted"] for name in evaluation.classes)
+    np.testing.assert_allclose(total[tree["seal_usable"]], 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

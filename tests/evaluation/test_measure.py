@@ -170,6 +170,7 @@ def pairs_of(evaluation: Evaluation) -> list[tuple[str, str]]:
     ("classes", "expected"),
     [
         (("top", "light"), [("top", "light")]),
+        (("jet_isQCD", "jet_isTop"), [("jet_isTop", "jet_isQCD")]),
         (("QCD", "top", "W"), [("top", "QCD"), ("W", "QCD")]),
         (("top", "W", "jet_isqcd"), [("top", "jet_isqcd"), ("W", "jet_isqcd")]),
         (("QCD_b", "QCD_light", "top"), []),
