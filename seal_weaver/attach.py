@@ -91,7 +91,7 @@ class Penaliser:
 
         return [
             # first of all: another hook may strip an input, and networks may change theirs in place
-            module.register_forward_pre_hook(keep_inputs, prepend=True),
+            module.register_forward_pre_hook(torch.compiler.disable(keep_inputs), prepend=True),
             module.register_forward_hook(torch.compiler.disable(self._hook)),
         ]
 
@@ -135,8 +135,11 @@ class Penaliser:
         loaded = [x[: max(jets.values())] for x in loaded]
         seed = self._seeds(replica)
         reuse = prepared.reuse and module.training and output.dtype == torch.float32
+        autocast = None if "delta_seal" in names else _outer_autocast(device)
         with traceless(module, device) as statistics:
-            function = DeployedFunction(module, self._feature_map, loaded, settings, prepared.vectors, statistics)
+            function = DeployedFunction(
+                module, self._feature_map, loaded, settings, prepared.vectors, statistics, autocast=autocast
+            )
             terms = _Pass(settings, self._elements, prepared, function, jets, self._feature_map.momenta(loaded), seed)
             terms.compute(output if reuse else None)
         if not prepared.graph_checked and module.training:
@@ -239,6 +242,14 @@ class _Pass:
             self._function.on_the_same_side,
         )
         self._keep("delta_seal", per_jet)
+
+
+def _outer_autocast(device: torch.device) -> torch.dtype | None:
+    """The precision of the main pass, which GSEAL follows: its differences are finite, and far above rounding.
+
+    deltaSEAL does not: a difference of bfloat16 outputs over a small step, and second derivatives, are mostly rounding.
+    """
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
 
 
 def strip_input(module: nn.Module, index: int, total: int) -> RemovableHandle:

@@ -55,7 +55,8 @@ class DeployedFunction:
     """momenta (M, 4, P [+ 1]) -> compared output y (M, C): feature map, network, comparison space.
 
     M <= N: the first M of the N loaded jets. Jets that cannot be transformed get their loaded inputs in all terms, so
-    that they contribute neither a value nor a gradient. Call ``reference`` first, then the function itself.
+    that they contribute neither a value nor a gradient. Call ``reference`` first, then the function itself. The network
+    alone runs in the precision ``autocast``, if one is given; momenta, inputs and y never do.
 
     Attributes
     ----------
@@ -71,6 +72,7 @@ class DeployedFunction:
         vectors: torch.dtype,
         statistics: Statistics,
         forward: Callable[..., Tensor] | None = None,
+        autocast: torch.dtype | None = None,
     ) -> None:
         # forward, not __call__: the hooks belong to weaver's pass
         self._forward = forward or module.forward
@@ -80,6 +82,7 @@ class DeployedFunction:
         self._settings = settings
         self._vectors = vectors
         self._statistics = statistics
+        self._autocast = autocast
         self._reproduced = torch.empty(0)
         self.usable = torch.empty(0)
 
@@ -131,7 +134,8 @@ class DeployedFunction:
             torch.where(self.usable.view(-1, *(1,) * (x.dim() - 1)), x, original.to(x.dtype))
             for x, original in zip(inputs, loaded, strict=True)
         ]
-        output = self._network(inputs)
+        with torch.autocast(inputs[0].device.type, dtype=self._autocast, enabled=self._autocast is not None):
+            output = self._network(inputs)
         return COMPARE[self._settings.compare](output if output.dtype == torch.float64 else output.float())
 
     def _network(self, inputs: list[Tensor]) -> Tensor:

@@ -311,8 +311,41 @@ def test_in_place_networks_that_draw_random_numbers_and_autocast(batch) -> None:
         entry = only(ledger)
         assert int(entry.excluded) == 0
     assert torch.equal(stream, torch.get_rng_state())
-    assert network.seen[-1] == (torch.float32, False), "the penalty pass runs in float32"
-    assert (torch.bfloat16, True) in network.seen, "the main pass does not"
+    assert network.seen[-1] == (torch.bfloat16, False), "GSEAL follows the main pass"
+    assert (torch.bfloat16, True) in network.seen
+    network = Fragile().train()
+    attach(network, data_config, delta_seal={"estimator": "finite_difference"})
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        network(*(x.clone() for x in inputs))
+    assert network.seen[-1] == (torch.float32, False), "a difference over a small step cannot"
+
+
+@pytest.mark.parametrize("network", OPTIONS)
+def test_gseal_under_autocast_is_that_of_float32_within_rounding(network: str, batch) -> None:
+    """The penalty to 2 % or 0.001, its gradient to a cosine of 0.98: less than the scatter of batches."""
+    data_config, inputs, labels = batch
+    inputs, labels = [x[:24] for x in inputs], labels[:24]
+    model = build(network, data_config).train()
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(45):  # a network that depends on its inputs
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(*inputs), labels).backward()
+        optimiser.step()
+    ledger = attach(model, data_config)
+    found = {}
+    for enabled in (False, True):
+        torch.manual_seed(1)
+        model.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            model(*inputs)
+        penalty = mean(ledger.take())
+        assert penalty.dtype == torch.float32
+        penalty.backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        found[enabled] = (penalty.item(), gradient)
+    assert found[False][0] > 0.01
+    assert found[True][0] == pytest.approx(found[False][0], rel=0.02, abs=1e-3)
+    assert torch.nn.functional.cosine_similarity(found[True][1], found[False][1], dim=0) > 0.98
 
 
 def test_excluded_jets_have_no_gradient_even_where_the_network_fails(batch) -> None:
