@@ -151,7 +151,8 @@ class Derivative:
     Attributes
     ----------
     generator: its name
-    step: h of the central difference ``(y(exp(hG) p) - y(exp(-hG) p)) / 2h``
+    step: h of the central difference ``(y(exp(hG) p) - y(exp(-hG) p)) / 2h``; from 0 to +-2h for jets that would cross
+        ``eta_jet = 0``, where inputs with a factor sign(eta_jet) jump
     jets: number of jets
     probability: ``sqrt(mean_i 1/2 sum_c D_ic^2)`` of the class probabilities
     logit: the same of the logits

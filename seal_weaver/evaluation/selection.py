@@ -20,6 +20,7 @@ from .results import PtBin
 __all__ = [
     "BACKGROUND",
     "SAMPLES",
+    "SIDES",
     "check_labels",
     "check_mask",
     "check_probes",

@@ -91,6 +91,21 @@ def test_a_known_violation_has_its_value(slope: float, tmp_path: Path) -> None:
         assert grid.violation.logit.value**2 == pytest.approx(squares.mean(), abs=error)
 
 
+def test_derivatives_are_taken_beside_the_jump_of_signed_inputs(tmp_path: Path) -> None:
+    """A z boost by h changes the sign of deta in the jets within h of eta = 0, which would count with 1 / h^2."""
+    words = ["-n", str(TOYS), "-m", str(toy(tmp_path)), "-o", "law", "'side'", "--beta", "--beta2-max", "0"]
+    evaluation = evaluate(tmp_path / "out", *words, "--generators", "Kz", "--rapidity", "0.1", "--step", "0.1")
+    jets, p = read_jets(JETS), momenta()
+    assert (np.abs(p[:, 2] / p[:, 3]) < 0.1).sum() > 5
+    x, y, z, e = (ak.values_astype(jets[f"part_{c}"][:, :128], "float64") for c in ("px", "py", "pz", "energy"))
+    # d eta = E / |p| for a boost along z
+    each = ak.to_numpy(ak.sum(e / np.sqrt(x**2 + y**2 + z**2), axis=1))
+    expected = each - ak.to_numpy(ak.num(e)) * p[:, 3] / np.linalg.norm(p[:, :3], axis=1)
+    assert evaluation.derivatives[0].logit.value == pytest.approx(np.sqrt(np.mean(expected**2)), rel=0.1)
+    # the finite transformation does what it does
+    assert next(s for s in evaluation.samples if s.name == "Kz_0p1").violation.logit.value > 0.05
+
+
 def test_scores_are_weavers_and_files_are_complete(run_weaver, tmp_path: Path, monkeypatch) -> None:
     prefix = run_weaver(PLAIN / "plain.py", TOP, *SMALL_PNET, "--data-test", str(JETS), "--predict-output", "p.root")
     monkeypatch.chdir(tmp_path)

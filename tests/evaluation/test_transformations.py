@@ -76,6 +76,7 @@ def test_both_sides_of_a_derivative_are_inverse() -> None:
     elements = draw(PROBES, 3)
     product = elements["Jy_forward"] @ elements["Jy_backward"]
     torch.testing.assert_close(product, torch.eye(4).double().expand(3, 4, 4))
+    torch.testing.assert_close(elements["Kz_forward"][:, 2, 3], torch.full((3,), math.sinh(0.02)).double())
 
 
 def test_names_of_probes_are_unique_and_fit_for_branches() -> None:

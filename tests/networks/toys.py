@@ -1,4 +1,4 @@
-"""Taggers whose answer to a transformation is known: ``-o law "'invariant'"`` or ``"'energy'"``."""
+"""Taggers whose answer to a transformation is known: ``-o law "'invariant'"``, ``"'energy'"`` or ``"'side'"``."""
 
 import torch
 
@@ -6,7 +6,8 @@ import torch
 class Toy(torch.nn.Module):
     """Two outputs whose difference is a function of the four-momenta.
 
-    ``invariant``: the jet's mass and the masses of all pairs; ``energy``: ``slope * log E`` of the jet.
+    ``invariant``: the jet's mass and the masses of all pairs; ``energy``: ``slope * log E`` of the jet; ``side``: the
+    sum of the signed distances in pseudorapidity, which jump at ``eta_jet = 0``.
     """
 
     def __init__(self, law, slope=1.0):
@@ -19,6 +20,8 @@ class Toy(torch.nn.Module):
         jet = p.sum(dim=2)
         if self.law == "energy":
             difference = self.slope * jet[:, 3].log()
+        elif self.law == "side":
+            difference = self.slope * (points[:, :1] * mask).sum(dim=(1, 2))
         else:
             metric = torch.tensor([-1.0, -1.0, -1.0, 1.0], dtype=torch.float64, device=p.device)
             pairs = torch.einsum("nip,nip->np", p, metric[:, None] * (jet[:, :, None] - p)).clamp(min=0)
