@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
@@ -18,12 +19,13 @@ from ..features import FeatureMap
 from ..selfcheck import significantly_above
 from .files import find_files, require_branches
 from .measure import EFFICIENCIES, measure
+from .metrics import check_efficiency
 from .probes import Probe
 from .reading import load_data_config, quiet_weaver, read_batches
 from .results import Evaluation, Settings
 from .scan import scan
 from .scores import LABEL, columns, score_file
-from .selection import choose_pairs
+from .selection import check_probes, check_scores, choose_pairs, opposite_sides
 from .spool import Spool
 from .tagger import load_tagger
 from .transformations import element_sources
@@ -78,6 +80,12 @@ def audit(
     settings = _settings(config, options)
     feature_map = FeatureMap.compile(config, settings)
     layout = feature_map.layout
+    if feature_map.undeclared:
+        warnings.warn(
+            f"{data_config}: held fixed under all transformations, though nothing says that they are invariant: "
+            f"{', '.join(feature_map.undeclared)}; `seal-weaver check` says what to write",
+            stacklevel=2,
+        )
     names = [name for index, name in enumerate(config.input_names) if index != layout.jet_index]
     tagger = load_tagger(model, config, names, network, options, device)
     nominal = next(probe for probe in probes if probe.kind == "nominal")
@@ -85,7 +93,12 @@ def audit(
     matrices = {name: torch.tensor(settings.matrix(name), dtype=torch.float64) for name in used}
     sources = element_sources(tuple(probes), matrices, seed)
     classes = tuple(config.label_value)
-    choose_pairs(pairs, classes, range(len(classes)))  # a wrong name is found now, not after the last jet
+    # what is wrong is found now, not after the last jet
+    choose_pairs(pairs, classes, range(len(classes)))
+    check_probes(probes)
+    opposite_sides(probes)
+    for efficiency in efficiencies:
+        check_efficiency(efficiency)
     with Spool(output, LABEL) as spool:
         writing = nullcontext() if scores is None else score_file(output / f"scores.{scores}")
         total = _count(files, config, num_jets)
@@ -94,6 +107,7 @@ def audit(
             batches = read_batches(data_config, files, batch_size, num_jets, num_workers)
             for chunk in scan(tagger, feature_map, batches, sources, nominal, settings.tolerance):
                 _require_classes(chunk.scores[nominal], classes, model)
+                check_scores(nominal.name, chunk.scores[nominal], (len(chunk.pt), len(classes)))
                 spool.add(chunk)
                 if write is not None:
                     write(columns(chunk, classes))

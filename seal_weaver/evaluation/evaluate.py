@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step", type=float, default=probes.STEP, help="of derivatives; 0: none (%(default)s)")
     parser.add_argument("--scores", choices=["root", "parquet", "none"], default="root", help="format (%(default)s)")
     parser.add_argument("--no-figures", action="store_true", help="numbers only")
-    parser.add_argument("--num-jets", type=int, help="the first ones only")
-    parser.add_argument("--batch-size", type=int, default=128, help="(%(default)s)")
-    parser.add_argument("--num-workers", type=int, default=1, help="processes that read (%(default)s)")
+    parser.add_argument("--num-jets", type=_at_least(1), help="the first ones only; read by one process")
+    parser.add_argument("--batch-size", type=_at_least(1), default=128, help="(%(default)s)")
+    parser.add_argument("--num-workers", type=_at_least(0), default=1, help="processes that read (%(default)s)")
     parser.add_argument("--gpus", default="0", help="one device; '' for the CPU (%(default)s, if there is one)")
-    parser.add_argument("--seed", type=int, default=1, help="of the transformations (%(default)s)")
+    parser.add_argument("--seed", type=_at_least(0), default=1, help="of the transformations (%(default)s)")
+
+
+def _at_least(minimum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if (value := int(text)) < minimum:
+            raise argparse.ArgumentTypeError(f"expected {minimum} or more, got {value}")
+        return value
+
+    return parse
 
 
 def run(options: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ __all__ = [
     "auc",
     "auc_change",
     "changes",
+    "check_efficiency",
     "derivative",
     "discriminant",
     "logits",
@@ -122,6 +123,12 @@ def auc_change(after: tuple[np.ndarray, np.ndarray], before: tuple[np.ndarray, n
     return placements(*after).minus(placements(*before)).area()
 
 
+def check_efficiency(efficiency: float) -> None:
+    """Raise EvaluationError unless it is between 0 and 1."""
+    if not 0.0 < efficiency < 1.0:
+        raise EvaluationError(f"rejection: expected 0 < efficiency < 1, got {efficiency:g}")
+
+
 def rejection(signal: np.ndarray, background: np.ndarray, efficiency: float) -> Estimate:
     """``1 / eps_B`` where at least the share ``efficiency`` of the signal passes; None if no background jet does.
 
@@ -133,8 +140,7 @@ def rejection(signal: np.ndarray, background: np.ndarray, efficiency: float) -> 
     ------
     EvaluationError: the efficiency is not between 0 and 1
     """
-    if not 0.0 < efficiency < 1.0:
-        raise EvaluationError(f"rejection: expected 0 < efficiency < 1, got {efficiency:g}")
+    check_efficiency(efficiency)
     count = len(signal)
     if min(count, len(background)) < 2:
         return Estimate(None)

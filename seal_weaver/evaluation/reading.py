@@ -110,7 +110,8 @@ def read_batches(
     data_config_path: data config with its standardisation, see ``load_data_config``
     files: see ``find_files``
     num_jets: at most so many jets, all if None
-    num_workers: processes that read; with more than one, weaver's order of batches is theirs in turn
+    num_workers: processes that read; with more than one, weaver's order of batches is theirs in turn. One is
+        enough for ``num_jets``, which would be others with more
     spread: take the ``num_jets`` from several places of several files instead of from the beginning, in this process
 
     Raises
@@ -120,6 +121,8 @@ def read_batches(
     data_config = load_data_config(data_config_path)
     groups = find_files(files)
     datasets: Iterable[SimpleIterDataset]
+    if num_jets is not None:
+        num_workers = min(num_workers, 1)
     if spread and num_jets is not None:
         chosen = _spread(groups)
         entries = require_branches(chosen, data_config)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import uproot
-from conftest import CONFIGS, JETS, PLAIN, SMALL_PNET, edited_config, read_jets, set_seal
+from conftest import CONFIGS, JETS, PLAIN, SMALL_PNET, edited_config, read_jets, set_seal, write_jets
 from sklearn.metrics import roc_auc_score
 
 from seal_weaver.cli import main
@@ -203,6 +203,8 @@ def test_a_tagger_of_ten_classes_is_measured_on_two(tmp_path: Path) -> None:
         (["-m", "missing.pt"], "-m missing.pt: there is no such file"),
         (["-t", "missing.root"], "missing.root"),
         (["--pair", "jet_isTop", "jet_isQDC"], "jet_isQDC"),
+        (["--efficiency", "30"], "rejection: expected 0 < efficiency < 1, got 30"),
+        (["--beta", "0.5", "0.5000001"], "probes: expected different names, found 'beta_0p5' more than once"),
     ],
 )
 def test_mistakes_are_named(words: list[str], message: str, tmp_path: Path, capsys, monkeypatch) -> None:
@@ -225,6 +227,38 @@ def test_mistakes_are_named(words: list[str], message: str, tmp_path: Path, caps
     assert message in capsys.readouterr().err
     left = [path.name for folder, _, files in os.walk(tmp_path) for path in map(Path, files)]
     assert left == ["toy_state.pt"]
+
+
+@pytest.mark.parametrize("words", [["--num-jets", "-5"], ["--batch-size", "0"], ["--seed", "-1"]])
+def test_numbers_that_make_no_sense_are_refused(words: list[str], tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "-c", str(TOP), "-t", str(JETS), "-m", "x.pt", "-o", str(tmp_path), *words])
+    assert "or more, got" in capsys.readouterr().err
+
+
+def test_a_score_that_is_not_finite_stops_at_once(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "toy_state.pt"
+    torch.save({"slope": torch.tensor(float("nan"))}, path)
+    words = ["-n", str(TOYS), "-m", str(path), "-o", str(tmp_path / "out"), *QUICK, "--batch-size", "50"]
+    assert main(["evaluate", "-c", str(TOP), "-t", str(JETS), *words]) == 1
+    assert "scores of nominal: 50 of 50 jets have values that are not finite" in capsys.readouterr().err
+
+
+def test_inputs_that_nobody_declared_are_named(tmp_path: Path) -> None:
+    jets = read_jets(JETS)
+    jets["part_other"] = jets["part_px"]
+    write_jets(tmp_path / "jets.root", jets)
+
+    def edit(content: dict) -> None:
+        content["inputs"]["pf_features"]["vars"].append(["part_other", None])
+
+    config = edited_config(tmp_path, TOP.name, edit)
+    words = ["-n", str(TOYS), "-m", str(toy(tmp_path)), *QUICK]
+    with pytest.warns(UserWarning, match=r"held fixed under all transformations, .*: part_other; "):
+        assert (
+            main(["evaluate", "-c", str(config), "-t", str(tmp_path / "jets.root"), "-o", str(tmp_path / "o"), *words])
+            == 0
+        )
 
 
 def test_a_tagger_of_other_classes_is_refused(tmp_path: Path, capsys) -> None:

@@ -129,6 +129,22 @@ def test_only_usable_jets_are_compared() -> None:
     assert evaluation.samples[0].accuracy == metrics.accuracy(arguments["scores"][NOMINAL], arguments["labels"])
 
 
+def test_ranges_of_pt_are_about_their_own_usable_jets() -> None:
+    arguments = jets()
+    usable, pt = np.arange(N) % 7 != 0, np.random.default_rng(5).uniform(500.0, 900.0, N)
+    pt[1] = 600.0
+    evaluation = measure(**arguments, usable=usable, pt=pt, pt_bins=[500.0, 600.0, 900.0])
+    boosted = evaluation.sample("boosts")
+    assert boosted is not None and boosted.by_pt is not None
+    for bin, violation, derivative in zip(
+        evaluation.pt_bins, boosted.by_pt, evaluation.derivatives[0].by_pt, strict=True
+    ):
+        inside = usable & (pt >= bin.low) & (pt < bin.high)
+        scores = {probe: array[inside] for probe, array in arguments["scores"].items()}
+        assert violation == metrics.violation(scores[IDENTITY], scores[BOOSTED])
+        assert derivative == metrics.derivative(scores[FORWARD], scores[BACKWARD], 0.02)[0]
+
+
 def test_files_are_read_as_they_are_needed(tmp_path: Path) -> None:
     arguments = jets()
     maps = {}

@@ -105,6 +105,13 @@ def test_the_error_of_delong_by_his_sums() -> None:
     assert metrics.auc(signal, background).error == pytest.approx(math.sqrt(s10 / 60 + s01 / 90), rel=1e-12)
 
 
+def test_both_placements_have_the_area_as_their_mean() -> None:
+    signal, background = gaussians(60, 90)
+    placed = metrics.placements(signal, background)
+    assert placed.background.mean() == pytest.approx(placed.signal.mean(), rel=1e-12)
+    assert placed.background[np.argmax(background)] == pytest.approx(np.mean(signal > background.max()), rel=1e-12)
+
+
 def test_the_error_of_the_area() -> None:
     check_error(lambda seed: metrics.auc(*gaussians(150, 250, seed=seed)))
 
@@ -260,6 +267,10 @@ def test_the_derivative_of_a_logit_that_is_linear_in_the_rapidity() -> None:
     slope = np.random.default_rng(0).normal(size=300)
     forward, backward = (log_softmax(np.stack([h * slope, 0 * slope], axis=1), axis=1) for h in (0.02, -0.02))
     probability, logit = metrics.derivative(forward, backward, 0.02)
+    change = metrics.violation(backward, forward)
+    for found, moved in ((probability, change.probability), (logit, change.logit)):
+        # the error belongs to the value: 1 / 2h scales both
+        assert found.error == pytest.approx(moved.error / 0.04, rel=1e-9)
     assert logit.value == pytest.approx(math.sqrt(np.mean(slope**2)))
     # dy/dz = y (1 - y) = 1/4 at z = 0
     assert probability.value == pytest.approx(logit.value / 4, rel=1e-3)

@@ -78,6 +78,14 @@ def test_number_of_jets(number: int, sizes: list[int], two_files: list[str]) -> 
     assert all(len(z) == sum(sizes[:1]) for z in batches[0].observers.values())
 
 
+def test_the_first_jets_are_the_same_with_several_workers(two_files: list[str]) -> None:
+    one, two = (
+        [z for batch in read_batches(TOP, two_files, 32, 90, workers) for z in batch.observers["jet_pt"]]
+        for workers in (0, 2)
+    )
+    assert one == two
+
+
 @pytest.mark.parametrize("number", [40, 1000])
 def test_spread_reading_takes_jets_from_all_over_the_files(number: int, two_files: list[str]) -> None:
     everything = np.concatenate([batch.observers["jet_pt"] for batch in read_batches(TOP, two_files, 64)])
