@@ -28,6 +28,8 @@ FORMULAS: dict[str, str] = {
     **{f"jet_{name}": formula.format("jet_") for name, formula in _KINEMATICS.items()},
     "deta_signed": f"(eta - jet_eta) * {_SIGN}",
     "deta_unsigned": "eta - jet_eta",
+    "deta_reversed": "jet_eta - eta",
+    "deta_signed_reversed": f"(jet_eta - eta) * {_SIGN}",
     "drapidity_signed": f"(rapidity - jet_rapidity) * {_SIGN}",
     "drapidity_unsigned": "rapidity - jet_rapidity",
     "dphi": "(phi - jet_phi + np.pi) % (2 * np.pi) - np.pi",
@@ -56,8 +58,8 @@ CONVENTIONS: dict[str, str] = {
 ALTERNATIVES: dict[str, tuple[str, ...]] = {
     "eta": ("rapidity",),
     "jet_eta": ("jet_rapidity",),
-    "deta_signed": ("deta_unsigned", "drapidity_signed", "drapidity_unsigned"),
-    "deta_unsigned": ("deta_signed", "drapidity_unsigned", "drapidity_signed"),
+    "deta_signed": ("deta_unsigned", "drapidity_signed", "drapidity_unsigned", "deta_reversed", "deta_signed_reversed"),
+    "deta_unsigned": ("deta_signed", "drapidity_unsigned", "drapidity_signed", "deta_reversed", "deta_signed_reversed"),
     "dphi": ("dphi_reversed",),
 }
 """Formula -> other formulas that files are known to hold under the same name; tried to explain a mismatch."""

@@ -242,6 +242,7 @@ def quantities(number: int = 64) -> dict[str, ak.Array]:
         "jet_px": jet.px, "jet_py": jet.py, "jet_pz": jet.pz, "jet_energy": jet.energy,
         "jet_pt": jet.pt, "jet_eta": jet.eta, "jet_phi": jet.phi, "jet_rapidity": jet.rapidity, "jet_mass": jet.mass,
         "deta_signed": (p.eta - jet.eta) * sign, "deta_unsigned": p.eta - jet.eta,
+        "deta_reversed": jet.eta - p.eta, "deta_signed_reversed": (jet.eta - p.eta) * sign,
         "drapidity_signed": (p.rapidity - jet.rapidity) * sign, "drapidity_unsigned": p.rapidity - jet.rapidity,
         "dphi": p.deltaphi(jet), "dphi_reversed": -p.deltaphi(jet),
     }  # fmt: skip

@@ -186,6 +186,21 @@ def test_signed_eta_declared_as_unsigned(tmp_path: Path, jets, capsys) -> None:
     require_repaired(config, sample, report, capsys)
 
 
+@pytest.mark.parametrize("side", ["deta_reversed", "deta_signed_reversed"])
+def test_eta_counted_the_other_way_round(side: str, tmp_path: Path, jets, capsys) -> None:
+    def reverse(branches: dict) -> None:
+        branches["part_deta"] = -branches["part_deta"]
+        if side == "deta_reversed":
+            unsigned(branches)
+
+    config, sample = config_of(tmp_path), jets(reverse)
+    report = check(config, sample, capsys)
+    (fault,) = report["faults"]
+    assert fault["fault"] == "eta_sign" and f"part_deta is `{side}` = " in fault["message"]
+    assert fault["remedy"] == f"preprocess:\n  seal:\n    observables: {{part_deta: {side}}}"
+    require_repaired(config, sample, report, capsys)
+
+
 def absolute_eta(content: dict) -> None:
     content["new_variables"] = {"part_deta": "part_eta - jet_eta", **content["new_variables"]}
 
