@@ -22,6 +22,8 @@ MUST_AGREE: Mapping[str, Callable[[Evaluation], Any]] = {
 SHOULD_AGREE: Mapping[str, Callable[[Evaluation], Any]] = {
     "the seed of the transformations": lambda e: e.settings.seed if e.settings is not None else None,
     "the number of jets that can be transformed": lambda evaluation: evaluation.usable,
+    # they follow from the jets' pT: of other jets under the same path they are others, too
+    "the division into ranges of pT": lambda evaluation: " ".join(f"{b.low:g}-{b.high:g}" for b in evaluation.pt_bins),
 }
 
 

@@ -29,11 +29,14 @@ def combine(evaluations: Sequence[Evaluation]) -> Evaluation:
     """One evaluation of several with the same probes in the same order, as ``comparable.restrict`` makes them.
 
     Each estimate becomes that of ``average``; ROC curves become the mean background efficiency at the same signal
-    efficiency, migrations the sum of their counts. Numbers of jets are those of the first; settings are dropped.
+    efficiency, migrations the sum of their counts. Numbers of jets are those of the first; settings are dropped, and
+    what is said by pT where the ranges differ.
     """
     first = evaluations[0]
     if len(evaluations) == 1:
         return first
+    if len({evaluation.pt_bins for evaluation in evaluations}) > 1:
+        evaluations = [_without_ranges(evaluation) for evaluation in evaluations]
     spreads = {
         name: float(np.mean([getattr(evaluation, name) for evaluation in evaluations]))
         for name in ("spread_probability", "spread_logit")
@@ -42,6 +45,15 @@ def combine(evaluations: Sequence[Evaluation]) -> Evaluation:
         _combine([replace(evaluation, settings=None) for evaluation in evaluations]), **spreads
     )
     return combined
+
+
+def _without_ranges(evaluation: Evaluation) -> Evaluation:
+    return replace(
+        evaluation,
+        pt_bins=(),
+        samples=tuple(replace(sample, by_pt=None) for sample in evaluation.samples),
+        derivatives=tuple(replace(derivative, by_pt=()) for derivative in evaluation.derivatives),
+    )
 
 
 def _combine(items: Sequence[Any]) -> Any:

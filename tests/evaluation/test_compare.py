@@ -19,7 +19,7 @@ from seal_weaver.errors import EvaluationError
 from seal_weaver.evaluation.comparable import check_same_jets, find_doubts, restrict
 from seal_weaver.evaluation.compare import compare, parse_inputs
 from seal_weaver.evaluation.comparison import OF_PAIRS, OF_TAGGERS, make_rows
-from seal_weaver.evaluation.results import Estimate, Evaluation, RocCurve, write
+from seal_weaver.evaluation.results import Estimate, Evaluation, PtBin, RocCurve, write
 from seal_weaver.evaluation.seeds import average, combine
 
 COLUMNS = [column.key for column in (*OF_TAGGERS, *OF_PAIRS)]
@@ -268,6 +268,17 @@ def test_doubts() -> None:
         "the files are not recorded in b/metrics.json: they are assumed to be the same",
     ]
     check_same_jets({A: unknown, B: make_evaluation()})
+
+
+def test_other_ranges_of_pt_are_said_and_not_averaged() -> None:
+    first = make_evaluation()
+    other = replace(first, pt_bins=(PtBin(100.0, 200.0), PtBin(200.0, 300.0)))
+    (doubt,) = find_doubts({A: first, B: other})
+    assert doubt.startswith("the division into ranges of pT is ") and "100-200 200-300" in doubt
+    together = combine([first, other])
+    assert together.pt_bins == ()
+    assert [sample.by_pt for sample in together.samples] == [None] * len(first.samples)
+    assert combine([first, first]).pt_bins == first.pt_bins != ()
 
 
 def test_the_order_of_probes_does_not_matter() -> None:
