@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -86,31 +86,24 @@ def audit(
             f"{', '.join(feature_map.undeclared)}; `seal-weaver check` says what to write",
             stacklevel=2,
         )
+    classes = tuple(config.label_value)
+    _require_sense(probes, classes, pairs, efficiencies)
     names = [name for index, name in enumerate(config.input_names) if index != layout.jet_index]
     tagger = load_tagger(model, config, names, network, options, device)
     nominal = next(probe for probe in probes if probe.kind == "nominal")
     used = {probe.generator for probe in probes if probe.generator is not None}
     matrices = {name: torch.tensor(settings.matrix(name), dtype=torch.float64) for name in used}
     sources = element_sources(tuple(probes), matrices, seed)
-    classes = tuple(config.label_value)
-    # what is wrong is found now, not after the last jet
-    choose_pairs(pairs, classes, range(len(classes)))
-    check_probes(probes)
-    opposite_sides(probes)
-    for efficiency in efficiencies:
-        check_efficiency(efficiency)
-    with Spool(output, LABEL) as spool:
-        writing = nullcontext() if scores is None else score_file(output / f"scores.{scores}")
-        total = _count(files, config, num_jets)
-        bar = tqdm(total=total, unit="jet", desc="evaluate", disable=not progress)
-        with quiet_weaver(), writing as write, bar:
+    bar = tqdm(total=_count(files, config, num_jets), unit="jet", desc="evaluate", disable=not progress)
+    # the file of scores appears when the metrics are there, too
+    with Spool(output, LABEL) as spool, _writing(output, scores) as write:
+        with quiet_weaver(), bar:
             batches = read_batches(data_config, files, batch_size, num_jets, num_workers)
             for chunk in scan(tagger, feature_map, batches, sources, nominal, settings.tolerance):
                 _require_classes(chunk.scores[nominal], classes, model)
                 check_scores(nominal.name, chunk.scores[nominal], (len(chunk.pt), len(classes)))
                 spool.add(chunk)
-                if write is not None:
-                    write(columns(chunk, classes))
+                write(columns(chunk, classes))
                 bar.update(len(chunk.pt))
         usable = spool.column("usable")
         _require_usable(usable.sum(), spool.jets, settings, data_config)
@@ -155,6 +148,32 @@ def _settings(config: Any, options: Mapping[str, Any] | None) -> SealConfig:
     """The section of the data config; without one, or where it is switched off, the defaults."""
     section = config.preprocess.get("seal")
     return load_settings(section, (options or {}).get("seal")) or load_settings(section, None) or SealConfig()
+
+
+def _require_sense(
+    probes: Sequence[Probe],
+    classes: Sequence[str],
+    pairs: Sequence[tuple[str, str]] | None,
+    efficiencies: Sequence[float],
+) -> None:
+    """What is wrong is found now, not after the last jet."""
+    choose_pairs(pairs, classes, range(len(classes)))
+    check_probes(probes)
+    opposite_sides(probes)
+    for efficiency in efficiencies:
+        check_efficiency(efficiency)
+
+
+@contextmanager
+def _writing(output: Path, scores: str | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Append columns to the file of scores; in the end those of an earlier evaluation in the directory are gone."""
+    if scores is None:
+        yield lambda piece: None
+    else:
+        with score_file(output / f"scores.{scores}") as append:
+            yield append
+    for other in {"root", "parquet"} - {scores}:
+        (output / f"scores.{other}").unlink(missing_ok=True)
 
 
 def _count(files: Sequence[str], config: Any, num_jets: int | None) -> int | None:

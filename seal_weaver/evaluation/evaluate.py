@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,13 @@ def run(options: argparse.Namespace) -> int:
 
         draw_all(evaluation, output)
     print(summary(evaluation))
+    if not evaluation.samples[0].pairs:
+        found = ", ".join(evaluation.samples[0].one_vs_rest) or "one class only"
+        print(
+            f"seal-weaver evaluate: no pair of classes to compare among these jets ({found}); name one with --pair, or "
+            "give files of all classes: --num-jets takes the first ones",
+            file=sys.stderr,
+        )
     print(f"{output}: metrics.json" + ("" if options.scores == "none" else f", scores.{options.scores}"))
     return 0
 

@@ -251,11 +251,12 @@ def migration(before: np.ndarray, after: np.ndarray, edges: Sequence[float]) -> 
 
 
 def _share(hits: np.ndarray) -> Estimate:
-    """Share of True with its binomial error."""
+    """Share of True with its binomial error; where all or none are, that of Laplace's share ``(k + 1) / (n + 2)``."""
     if len(hits) == 0:
         return Estimate(None)
     share = float(hits.mean())
-    return Estimate(share, math.sqrt(share * (1.0 - share) / len(hits)))
+    likely = share if 0.0 < share < 1.0 else (hits.sum() + 1.0) / (len(hits) + 2.0)
+    return Estimate(share, math.sqrt(likely * (1.0 - likely) / len(hits)))
 
 
 def _below(values: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -213,9 +213,11 @@ class Evaluation:
 
 
 def write(evaluation: Evaluation, path: Path) -> None:
-    """Write ``metrics.json``; floats keep all their digits."""
+    """Write ``metrics.json``, all of it or nothing; floats keep all their digits."""
     content = {"schema": SCHEMA, **asdict(evaluation)}
-    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    partial.replace(path)
 
 
 def read(path: Path) -> Evaluation:

@@ -157,6 +157,23 @@ def test_parquet_holds_the_same(invariant, tmp_path: Path) -> None:
     assert len(table) == len(tree)
 
 
+def test_a_second_evaluation_leaves_nothing_of_the_first(invariant, tmp_path: Path, capsys) -> None:
+    folder, _ = invariant
+    words = ["-n", str(TOYS), "-m", str(folder / "toy_state.pt"), "-o", "law", "'invariant'", *QUICK]
+    evaluate(tmp_path, *words)
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.json", "scores.root"}
+    evaluate(tmp_path, *words, "--scores", "none")
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.json"}
+    assert "no pair" not in capsys.readouterr().err
+
+
+def test_jets_of_one_class_are_said(tmp_path: Path, capsys) -> None:
+    config = edited_config(tmp_path, TOP.name, lambda content: content.update(selection="label==1"))
+    evaluation = evaluate(tmp_path / "out", "-n", str(TOYS), "-m", str(toy(tmp_path)), *QUICK, config=config)
+    assert evaluation.samples[0].pairs == ()
+    assert "no pair of classes to compare among these jets (" in capsys.readouterr().err
+
+
 def test_generators_of_the_data_config_are_known(tmp_path: Path) -> None:
     dilatation = [[float(i == j) for j in range(4)] for i in range(4)]
     config = edited_config(

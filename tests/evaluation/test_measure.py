@@ -109,6 +109,16 @@ def test_migration_has_the_jets_of_the_two_classes() -> None:
         assert migration.edges[0] == 0.0 and migration.edges[-1] == 1.0
 
 
+def test_migration_starts_from_the_jets_as_simulated() -> None:
+    """Not from the inputs re-derived at the identity, with which violations compare."""
+    arguments = jets()
+    boosted = measure(**arguments).sample("boosts")
+    assert boosted is not None
+    (found,) = boosted.migration
+    signal = np.exp(arguments["scores"][NOMINAL][:, 0].astype(float))
+    np.testing.assert_array_equal(np.sum(found.counts, axis=1), np.histogram(signal, found.edges)[0])
+
+
 # jets that cannot be transformed
 
 

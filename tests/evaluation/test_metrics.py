@@ -75,6 +75,14 @@ def test_accuracy_is_the_share_of_the_most_probable_class() -> None:
     assert estimate.error == pytest.approx(math.sqrt(estimate.value * (1 - estimate.value) / 500))
 
 
+@pytest.mark.parametrize("right", [0, 20])
+def test_a_share_of_none_or_all_is_not_certain(right: int) -> None:
+    """Laplace's share in the error: one in 22 of 20 jets."""
+    estimate = metrics.accuracy(np.log([[0.9, 0.1]] * 20), np.full(20, int(right == 0)))
+    assert estimate.value == right / 20
+    assert estimate.error == pytest.approx(math.sqrt(1 / 22 * 21 / 22 / 20))
+
+
 # area under the curve
 
 
@@ -241,8 +249,8 @@ def test_a_tagger_that_forgets_its_jet_violates_sqrt_2_times_its_spread(classes:
 def test_a_constant_tagger_has_no_spread_and_no_violation() -> None:
     constant = np.broadcast_to(np.log([0.7, 0.2, 0.1]), (50, 3))
     assert metrics.spread(constant) == pytest.approx((0.0, 0.0), abs=1e-12)
-    zero = Estimate(0.0, 0.0)
-    assert metrics.violation(constant, constant) == Violation(50, zero, zero, zero)
+    zero, flips = Estimate(0.0, 0.0), Estimate(0.0, pytest.approx(math.sqrt(1 / 52 * 51 / 52 / 50)))
+    assert metrics.violation(constant, constant) == Violation(50, zero, zero, flips)
 
 
 @pytest.mark.parametrize("name", ["probability", "logit", "flips"])
