@@ -30,10 +30,11 @@ LAYERS = [
     {"run"},
     {"loss"},
     {"plugin"},
+    {"base"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-MAY_IMPORT_WEAVER = {"monitor", "patches", "plugin", "run"}
+MAY_IMPORT_WEAVER = {"base", "monitor", "patches", "plugin", "run"}
 EVALUATION = {path.stem: path for path in (PACKAGE / "evaluation").glob("*.py")}
 EVALUATION_MAY_IMPORT_WEAVER = {"reading", "tagger"}
 WITHOUT_TORCH = {
