@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from . import __version__
 from .errors import SampleError, SealError
 from .evaluation import check, compare, evaluate
+from .jobs import command as scan
 from .samples import boost, simulate
+from .shipped import find_shipped
 
 __all__ = ["find_shipped", "main"]
-
-_FOLDERS = ("network_configs", "data_configs")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,6 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_arguments(comparison)
     comparison.set_defaults(run=compare.run)
 
+    scanning = commands.add_parser("scan", help="a grid of trainings, here or on Slurm or HTCondor")
+    scan.add_arguments(scanning)
+    scanning.set_defaults(run=scan.run)
+
     simulation = commands.add_parser("simulate", help="simulate top and QCD jets with Pythia8 and FastJet")
     simulate.add_arguments(simulation)
     simulation.set_defaults(run=simulate.run)
@@ -56,18 +59,6 @@ def _parser() -> argparse.ArgumentParser:
     boost.add_arguments(boosting)
     boosting.set_defaults(run=boost.run)
     return parser
-
-
-def find_shipped() -> dict[str, Path]:
-    """Name -> path of the shipped configs, in an installed package or in a checkout."""
-    package = Path(__file__).parent
-    roots = [root for root in (package, package.parent) if (root / _FOLDERS[0]).is_dir()]
-    return {
-        file.name: file
-        for folder in _FOLDERS
-        for file in sorted((roots[0] / folder).iterdir())
-        if roots and file.suffix in (".py", ".yaml") and ".auto." not in file.name
-    }
 
 
 def _print_path(options: argparse.Namespace) -> int:

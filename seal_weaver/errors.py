@@ -17,6 +17,7 @@ __all__ = [
     "EvaluationError",
     "FeatureMapError",
     "SampleError",
+    "ScanError",
     "SealError",
     "SelfCheckError",
 ]
@@ -95,3 +96,7 @@ class EvaluationError(SealError):
 
 class SampleError(SealError):
     """A file of jets is missing, empty, or lacks a branch."""
+
+
+class ScanError(SealError):
+    """A scan cannot be prepared, submitted or collected; the message says why, and what to do by hand."""

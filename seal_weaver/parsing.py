@@ -31,6 +31,9 @@ __all__ = [
     "section_of",
     "setting",
     "switchable",
+    "text",
+    "texts",
+    "unknown_key",
     "whole_number",
 ]
 
@@ -106,6 +109,18 @@ def choice(*options: str) -> Parser:
         return str(value)
 
     return parse
+
+
+def text(path: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(path, f"expected a text, got {found(value)}")
+    return value
+
+
+def texts(path: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        raise ConfigError(path, f"expected a list of texts, got {found(value)}")
+    return tuple(value)
 
 
 def name_or_none(path: str, value: Any) -> str | None:
@@ -208,12 +223,13 @@ def build(cls: type, path: str, section: Any) -> Any:
     known: dict[str, Field] = {f.name: f for f in fields(cls)}
     for key in section:
         if key not in known:
-            raise ConfigError(f"{path}.{key}", _unknown_key(str(key), list(known)))
+            raise ConfigError(f"{path}.{key}", unknown_key(str(key), list(known)))
     values = {key: known[key].metadata["parse"](f"{path}.{key}", value) for key, value in section.items()}
     return cls(**values)
 
 
-def _unknown_key(key: str, known: list[str]) -> str:
+def unknown_key(key: str, known: list[str], what: str = "key") -> str:
+    """What is wrong with a key that is not known, with a suggestion if one is close."""
     close = get_close_matches(key, known, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"unknown key{hint}; known: {', '.join(known)}"
+    return f"unknown {what}{hint}; known: {', '.join(known)}"

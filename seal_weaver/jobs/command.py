@@ -1,0 +1,82 @@
+"""``seal-weaver scan``: prepare, submit, status, resume, collect."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from ..errors import ScanError
+from . import htcondor, local, schedulers, slurm
+from .collect import collect
+from .folder import ScanFolder, open_folder, prepare
+from .grid import Point
+from .progress import Progress, ask_queue, look, render
+
+__all__ = ["add_arguments", "run"]
+
+_BEGIN = ("waiting",)
+_RESUME = ("waiting", "failed", "interrupted")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of ``seal-weaver scan``."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    preparing = actions.add_parser("prepare", help="write a directory for each point, and the submit file")
+    preparing.add_argument("settings", type=Path, metavar="scan.yaml")
+    preparing.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="directory of the scan")
+    texts = {
+        "submit": "run, or hand to the batch system, what has not been begun",
+        "status": "how far each point is",
+        "resume": "as submit, with what failed or was cut off",
+        "collect": "evaluate what is finished, and compare",
+    }
+    for action, text in texts.items():
+        actions.add_parser(action, help=text).add_argument("folder", type=Path, metavar="DIR")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry out ``seal-weaver scan``; returns the exit code."""
+    if options.action == "prepare":
+        folder = prepare(options.settings, options.output)
+        print(f"{folder.path}: {len(folder.points)} points; next: seal-weaver scan submit {options.output}")
+        return 0
+    folder = open_folder(options.folder)
+    queue = ask_queue(folder)
+    points = look(folder, queue)
+    if options.action == "status":
+        print(render(points, None if folder.scan.backend == "local" else queue is not None))
+        return 0
+    if options.action == "collect":
+        print(collect(folder, points))
+        return 0
+    return _submit(folder, points, _BEGIN if options.action == "submit" else _RESUME)
+
+
+def _submit(folder: ScanFolder, points: list[Progress], states: tuple[str, ...]) -> int:
+    chosen = [progress.point for progress in points if progress.state in states]
+    if not chosen:
+        print(render(points, None))
+        print("Nothing to do.")
+        return 0
+    if folder.scan.backend == "local":
+        return _run_here(folder, chosen)
+    words = _command(folder, [point.name for point in chosen])
+    print(shlex.join(words))
+    print(schedulers.run(words))
+    return 0
+
+
+def _command(folder: ScanFolder, names: list[str]) -> list[str]:
+    if folder.scan.backend == "slurm":
+        return slurm.command(folder.scan.slurm, folder.path, names)
+    return htcondor.command(folder.scan.htcondor, folder.path, names)
+
+
+def _run_here(folder: ScanFolder, points: list[Point]) -> int:
+    failed = local.run(folder, points)
+    if failed:
+        print(render([progress for progress in look(folder, None) if progress.point in failed], None))
+        raise ScanError(f"{len(failed)} of {len(points)} trainings failed; see log.txt in their directories")
+    print(f"{len(points)} trainings are done; next: seal-weaver scan collect {folder.path}")
+    return 0

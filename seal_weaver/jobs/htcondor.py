@@ -1,0 +1,61 @@
+"""HTCondor: a scan as one cluster of jobs, ``condor_submit`` and ``condor_q``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .schedulers import call, identity, listed
+from .settings import HTCondor
+
+__all__ = ["command", "queue", "submit_text"]
+
+SUBMIT, RESUBMIT, MISSING = "submit.sub", "resubmit.sub", "missing.txt"
+_STATES = {"1": "queued", "2": "running", "5": "held", "6": "running", "7": "held"}
+
+
+def submit_text(settings: HTCondor, folder: Path, points: str = "jobs.txt") -> str:
+    """The cluster of all points whose names stand in the file ``points``."""
+    # sent files lie beside each other in the job's own directory; otherwise the job works where its point is
+    script = "command.sh ." if settings.transfer else f"{folder}/$(point)/command.sh"
+    pairs = {
+        "executable": "/bin/bash",
+        "transfer_executable": "false",
+        "arguments": script,
+        "initialdir": f"{folder}/$(point)",
+        "output": "condor.out",
+        "error": "condor.err",
+        "log": f"{folder}/logs/condor.log",
+        "request_cpus": str(settings.cpus),
+        "request_gpus": str(settings.gpus) if settings.gpus else None,
+        "request_memory": settings.memory,
+        "should_transfer_files": "YES" if settings.transfer else "NO",
+        "transfer_input_files": f"{folder}/$(point)/" if settings.transfer else None,
+        "when_to_transfer_output": "ON_EXIT_OR_EVICT" if settings.transfer else None,
+        "+JobFlavour": f'"{settings.flavour}"' if settings.flavour else None,
+        "+SealScan": f'"{identity(folder)}"',
+        "+SealPoint": '"$(point)"',
+        "batch_name": identity(folder),
+    }
+    width = max(len(key) for key, value in pairs.items() if value is not None)
+    lines = [f"{key:<{width}} = {value}" for key, value in pairs.items() if value is not None]
+    return "\n".join([*lines, *settings.lines, f"queue point from {folder}/{points}", ""])
+
+
+def command(settings: HTCondor, folder: Path, names: Sequence[str]) -> list[str]:
+    """The command that submits some of the points; writes a submit file for them, unless they are all."""
+    if len(names) == len(listed(folder)):
+        return ["condor_submit", str(folder / SUBMIT)]
+    (folder / MISSING).write_text("".join(f"{name}\n" for name in names))
+    (folder / RESUBMIT).write_text(submit_text(settings, folder, MISSING))
+    return ["condor_submit", str(folder / RESUBMIT)]
+
+
+def queue(folder: Path) -> dict[str, str] | None:
+    """Name -> ``queued``, ``running`` or ``held`` of the points that HTCondor has; None if it cannot be asked."""
+    constraint = f'SealScan == "{identity(folder)}"'
+    output = call(["condor_q", "-constraint", constraint, "-autoformat", "SealPoint", "JobStatus"])
+    if output is None:
+        return None
+    rows = [line.split() for line in output.splitlines()]
+    return {name: _STATES[state] for name, state in rows if state in _STATES}

@@ -1,0 +1,89 @@
+"""The text of ``command.sh``: one training as plain bash, for a batch system or by hand."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from . import options
+from .environment import Environment
+from .grid import Point
+
+__all__ = ["command_script"]
+
+_HEAD = """\
+#!/bin/bash
+# One training of a scan. It continues where an earlier run stopped, and does nothing if the training is finished.
+# By hand: bash command.sh. An argument is the directory to work in, instead of this one.
+cd "${{1:-{folder}}}" || exit 1
+set --  # what is sourced below must not take it for its own
+if grep -qs '^finished' status; then echo "$PWD: finished already"; exit 0; fi
+
+# never two at a time; where the file system has no locks, this is left to you
+exec 9> lock
+flock -n -E 75 9 2> /dev/null
+if [ $? -eq 75 ]; then echo "$PWD: running already"; exit 75; fi
+
+echo "$PWD: the log is log.txt"
+exec >> log.txt 2>&1
+set_status() {{ echo "$* $(hostname) $(date -u +%Y-%m-%dT%H:%M:%SZ)" > status; }}
+"""
+
+_RESUME = """\
+# The last epoch that is complete: its validation stands in the log, and its files are there.
+last_complete_epoch() {{
+    for epoch in $(grep -aoE 'Epoch #[0-9]+: Current validation metric' log.txt | grep -oE '[0-9]+' | sort -rnu); do
+        if [ -s {prefix}_epoch-${{epoch}}_state.pt ] && [ -s {prefix}_epoch-${{epoch}}_optimizer.pt ] &&
+            {{ [ ! -e {prefix}_epoch-0_seal.json ] || [ -s {prefix}_epoch-${{epoch}}_seal.json ]; }}; then
+            echo "$epoch"
+            return
+        fi
+    done
+}}
+resume=()
+epoch=$(last_complete_epoch)
+if [ -n "$epoch" ]; then resume=(--load-epoch "$epoch"); fi
+echo "--- $(date) on $(hostname): ${{epoch:+continues after epoch }}${{epoch:-starts}}"
+set_status running
+"""
+
+_TAIL = """\
+weaver=$!
+trap 'kill -TERM $weaver' TERM INT
+wait $weaver; code=$?
+while kill -0 $weaver 2> /dev/null; do wait $weaver; code=$?; done
+
+if [ $code -eq 0 ]; then set_status finished; else set_status failed $code; fi
+exit $code
+"""
+
+
+def command_script(point: Point, environment: Environment, folder: Path) -> str:
+    """The script of a point whose directory is ``folder``."""
+    parts = [_HEAD.format(folder=_in_quotes(str(folder / point.name)))]
+    parts.append("\n".join([*environment.shell(), "export TQDM_MININTERVAL=${TQDM_MININTERVAL:-10}", ""]))
+    parts += [_RESUME.format(prefix=options.PREFIX), _command(point, environment), _TAIL]
+    return "\n".join(parts)
+
+
+def _command(point: Point, environment: Environment) -> str:
+    """The command, an option a line, in the background so that the script can pass a signal on."""
+    lines = [environment.words()]
+    for name, value in point.weaver.items():
+        own = options.COPIES.get(name, value)
+        lines += [_join(words) for words in options.words(name, own)]
+    lines += [_join(["-o", key, repr(value)]) for key, value in point.options.items()]
+    lines.append(f'--model-prefix {options.PREFIX} "${{resume[@]}}" &')
+    return " \\\n    ".join(lines) + "\n"
+
+
+def _join(words: list[str]) -> str:
+    """As ``shlex.join``, but Python literals, which are full of single quotes, in double ones."""
+    return " ".join(f'"{_in_quotes(word)}"' if "'" in word and "!" not in word else shlex.quote(word) for word in words)
+
+
+def _in_quotes(text: str) -> str:
+    """Text for the inside of double quotes."""
+    for character in '\\"$`':
+        text = text.replace(character, "\\" + character)
+    return text
