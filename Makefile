@@ -1,5 +1,6 @@
 # make demo      simulate jets, train plain and with GSEAL, compare under boosts: results in demo_output/
 # make test      the test suite without the slow tests; make test-all: with them
+# make test-schedulers   scans on a Slurm or HTCondor that runs here, whose commands are on PATH
 # make lint      ruff and mypy
 # make clean     remove the environment and everything that was made
 #
@@ -21,17 +22,20 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install $(PIP_ARGS) $(addprefix -c ,$(CONSTRAINTS))
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all test-schedulers lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
 	$(BIN)/python benchmarks/demo.py $(DEMO_ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow and not gpu and not scheduler" $(PYTEST_ARGS)
 
 test-all: $(VENV)/.test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not scheduler" $(PYTEST_ARGS)
+
+test-schedulers: $(VENV)/.test
+	$(BIN)/python -m pytest -m scheduler $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/python -m ruff check .

@@ -13,7 +13,7 @@ PACKAGE = Path(seal_weaver.__file__).parent
 MODULES = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
 
 LAYERS = [
-    {"algebra", "errors"},
+    {"algebra", "errors", "shipped"},
     {"batchnorm", "compat", "conventions", "derivatives", "expressions", "lorentz", "parsing", "schedule"},
     {"ledger", "patches", "penalties", "remedies", "sections"},
     {"config", "weights"},
@@ -39,8 +39,22 @@ EVALUATION = {path.stem: path for path in (PACKAGE / "evaluation").glob("*.py")}
 EVALUATION_MAY_IMPORT_WEAVER = {"reading", "tagger"}
 WITHOUT_TORCH = {
     *("algebra", "cli", "compat", "config", "conventions", "errors", "layout", "parsing", "remedies"),
-    *("schedule", "sections"),
+    *("schedule", "sections", "shipped"),
 }
+JOBS = {path.stem: path for path in (PACKAGE / "jobs").glob("*.py")}
+JOBS_LAYERS = [
+    {"__init__", "environment", "options", "schedulers"},
+    {"evaluations", "paths"},
+    {"settings"},
+    {"grid", "htcondor", "slurm"},
+    {"scripts"},
+    {"folder"},
+    {"progress"},
+    {"collect", "local"},
+    {"command"},
+]
+JOBS_LEVEL = {name: level for level, names in enumerate(JOBS_LAYERS) for name in names}
+JOBS_MAY_IMPORT = {"config", "errors", "evaluation", "evaluation.names", "parsing", "shipped"}
 
 
 def imports(path: Path) -> set[str]:
@@ -64,6 +78,7 @@ def test_every_module_has_its_layer() -> None:
 def test_imports_point_down(name: str) -> None:
     ours = {other[1:].split(".")[0] for other in imports(MODULES[name]) if other.startswith(".")} - {
         "evaluation",
+        "jobs",
         "samples",
         "__version__",
     }
@@ -88,7 +103,18 @@ def test_the_evaluation_stands_beside_the_training(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(MODULES) - {"cli"}))
 def test_the_training_does_not_need_the_evaluation(name: str) -> None:
-    assert not any(other.startswith(".evaluation") for other in imports(MODULES[name]))
+    assert not any(other.startswith((".evaluation", ".jobs")) for other in imports(MODULES[name]))
+
+
+@pytest.mark.parametrize("name", sorted(JOBS))
+def test_scans_know_the_settings_and_the_commands_alone(name: str) -> None:
+    """A job is text and files: login nodes prepare and watch it without torch, and nothing but the command uses it."""
+    found = imports(JOBS[name])
+    assert not {"torch", "weaver"} & found
+    ours = {other[1:] for other in found if other.startswith(".")}
+    assert name in JOBS_LEVEL
+    assert all(JOBS_LEVEL[other] < JOBS_LEVEL[name] for other in ours & set(JOBS)), ours
+    assert ours - set(JOBS) <= JOBS_MAY_IMPORT
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.name)

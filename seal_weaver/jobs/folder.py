@@ -52,7 +52,7 @@ def open_folder(path: Path) -> ScanFolder:
     ------
     ScanError: there is none
     """
-    if not (path / SETTINGS).exists():
+    if not _is_scan(path):
         raise ScanError(f"{path}: no scan lies there; make one with `seal-weaver scan prepare scan.yaml -o {path}`")
     scan = parse_scan(read_scan(path / SETTINGS))
     return ScanFolder(path.resolve(), scan, expand(scan))
@@ -75,7 +75,7 @@ def prepare(settings: Path, path: Path) -> ScanFolder:
         _check(point)
     folder = ScanFolder(path, scan, points)
     if path.exists() and any(path.iterdir()):
-        if not (path / SETTINGS).exists() or read_scan(path / SETTINGS) != content:
+        if not _is_scan(path) or read_scan(path / SETTINGS) != content:
             raise ScanError(f"{path}: expected an empty directory, or the same scan; choose another with -o")
         return folder
     # beside its place, then moved there: no half-made scan is ever found
@@ -89,6 +89,11 @@ def prepare(settings: Path, path: Path) -> ScanFolder:
     (temporary / SETTINGS).write_text(yaml.safe_dump(content, sort_keys=False))
     os.replace(temporary, path)
     return folder
+
+
+def _is_scan(path: Path) -> bool:
+    """Whether a scan was prepared here; a file of settings may also be the user's own."""
+    return (path / SETTINGS).exists() and (path / JOBS).exists()
 
 
 def _submit_files(scan: Scan, path: Path, number: int) -> dict[str, str]:

@@ -16,12 +16,11 @@ _STATES = {"1": "queued", "2": "running", "5": "held", "6": "running", "7": "hel
 
 def submit_text(settings: HTCondor, folder: Path, points: str = "jobs.txt") -> str:
     """The cluster of all points whose names stand in the file ``points``."""
-    # sent files lie beside each other in the job's own directory; otherwise the job works where its point is
-    script = "command.sh ." if settings.transfer else f"{folder}/$(point)/command.sh"
     pairs = {
         "executable": "/bin/bash",
         "transfer_executable": "false",
-        "arguments": script,
+        # sent files lie in the job's own directory, which is where it then has to work
+        "arguments": "command.sh ." if settings.transfer else "command.sh",
         "initialdir": f"{folder}/$(point)",
         "output": "condor.out",
         "error": "condor.err",

@@ -43,6 +43,7 @@ last_complete_epoch() {{
 resume=()
 epoch=$(last_complete_epoch)
 if [ -n "$epoch" ]; then resume=(--load-epoch "$epoch"); fi
+echo  # a progress bar that was cut off has not ended its line
 echo "--- $(date) on $(hostname): ${{epoch:+continues after epoch }}${{epoch:-starts}}"
 set_status running
 """

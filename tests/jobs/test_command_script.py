@@ -1,0 +1,129 @@
+"""``command.sh`` as bash runs it, with a stand-in for weaver: where it continues, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from seal_weaver.jobs.environment import Environment
+from seal_weaver.jobs.grid import Point
+from seal_weaver.jobs.scripts import command_script
+
+POINT = Point("point", "point", {}, {"num-epochs": 4}, {})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "point").mkdir()
+    return tmp_path / "point"
+
+
+def start(folder: Path, weaver: str = "", *words: str) -> subprocess.Popen[str]:
+    """The script with ``weaver`` as bash; its arguments appear in the log."""
+    lines = (f'weaver() {{ echo "arguments: $*"; {weaver or "true"}; }}',)
+    script = folder / "command.sh"
+    script.write_text(command_script(POINT, Environment(lines=lines), folder.parent))
+    return subprocess.Popen(["bash", str(script), *words], stdout=subprocess.PIPE, text=True)
+
+
+def run(folder: Path, weaver: str = "") -> int:
+    return start(folder, weaver).wait(20)
+
+
+def status(folder: Path) -> list[str]:
+    return (folder / "status").read_text().split()
+
+
+def leave(folder: Path, validated: int, *, states: int, optimizers: int, seals: int = 0) -> None:
+    """What a training left that wrote so many of each file."""
+    lines = [f"\x1b[1mEpoch #{epoch}: Current validation metric: 0.5 (best: 0.5)" for epoch in range(validated)]
+    (folder / "log.txt").write_text("\n".join(lines) + "\n")
+    for name, number in (("state.pt", states), ("optimizer.pt", optimizers), ("seal.json", seals)):
+        for epoch in range(number):
+            (folder / f"net_epoch-{epoch}_{name}").write_text("content")
+
+
+@pytest.mark.parametrize(
+    ("left", "epoch"),
+    [
+        (dict(validated=0, states=0, optimizers=0), None),
+        (dict(validated=0, states=1, optimizers=1, seals=1), None),  # killed in the first validation
+        (dict(validated=2, states=2, optimizers=2), 1),  # a plain network
+        (dict(validated=2, states=3, optimizers=3, seals=3), 1),  # killed in the validation of epoch 2
+        (dict(validated=3, states=3, optimizers=2, seals=3), 1),  # a file was lost
+        (dict(validated=3, states=3, optimizers=3, seals=2), 1),
+        (dict(validated=12, states=12, optimizers=12, seals=12), 11),  # in the order of numbers
+        (dict(validated=2, states=0, optimizers=0), None),  # checkpoints were removed
+    ],
+)
+def test_it_continues_after_the_last_complete_epoch(folder: Path, left: dict[str, int], epoch: int | None) -> None:
+    leave(folder, **left)
+    assert run(folder) == 0
+    log = (folder / "log.txt").read_text().splitlines()
+    resume = "" if epoch is None else f" --load-epoch {epoch}"
+    assert log[-1] == f"arguments: --num-epochs 4 --model-prefix net{resume}"
+    assert log[-2].endswith("starts" if epoch is None else f"continues after epoch {epoch}")
+    assert status(folder)[0] == "finished"
+
+
+def test_an_empty_file_is_no_checkpoint(folder: Path) -> None:
+    leave(folder, validated=2, states=2, optimizers=2)
+    (folder / "net_epoch-1_state.pt").write_text("")
+    run(folder)
+    assert "--load-epoch 0" in (folder / "log.txt").read_text()
+
+
+def test_a_finished_training_is_left_alone(folder: Path) -> None:
+    run(folder)
+    before = (folder / "log.txt").read_text()
+    process = start(folder)
+    assert process.communicate(timeout=20)[0] == f"{folder}: finished already\n"
+    assert process.returncode == 0
+    assert (folder / "log.txt").read_text() == before
+
+
+def test_a_failure_is_noted_and_passed_on(folder: Path) -> None:
+    assert run(folder, "return 3") == 3
+    assert status(folder)[:2] == ["failed", "3"]
+    assert run(folder) == 0, "it can be tried again"
+
+
+def test_it_does_not_run_twice_at_a_time(folder: Path) -> None:
+    first = start(folder, "sleep 20")
+    wait_for(folder / "status")
+    second = start(folder)
+    assert second.communicate(timeout=20)[0] == f"{folder}: running already\n"
+    assert second.returncode == 75
+    first.send_signal(signal.SIGTERM)
+    first.wait(20)
+
+
+def test_a_signal_reaches_the_training_and_is_noted(folder: Path) -> None:
+    process = start(folder, "exec sleep 100")
+    wait_for(folder / "status")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 128 + signal.SIGTERM
+    assert status(folder)[:2] == ["failed", "143"]
+
+
+def test_it_works_in_the_directory_that_it_is_given(folder: Path, tmp_path: Path) -> None:
+    """As in the job of an HTCondor that transfers files."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    process = start(folder, "", str(elsewhere))
+    assert process.wait(20) == 0
+    assert (elsewhere / "status").exists()
+    assert not (folder / "status").exists()
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(200):
+        if path.exists() and path.read_text():
+            return
+        time.sleep(0.05)
+    raise AssertionError(os.listdir(path.parent))

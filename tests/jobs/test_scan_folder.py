@@ -1,0 +1,227 @@
+"""The directory of a scan, what the files of a point say, and what the schedulers are asked."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import CONFIGS
+from small_scan import SCAN, write_scan
+
+from seal_weaver.cli import main
+from seal_weaver.errors import ConfigError, ScanError
+from seal_weaver.jobs import htcondor, slurm
+from seal_weaver.jobs.folder import ScanFolder, open_folder, prepare
+from seal_weaver.jobs.progress import best_epoch, look, render
+from seal_weaver.jobs.settings import HTCondor, Slurm
+
+NAMES = ["plain_seed1", "plain_seed2", "gseal_seed1", "gseal_seed2"]
+
+
+def make(tmp_path: Path, **changes: Any) -> ScanFolder:
+    return prepare(write_scan(tmp_path / "scan.yaml", **changes), tmp_path / "scan")
+
+
+def test_each_point_has_a_directory_and_files_of_its_own(tmp_path: Path) -> None:
+    folder = make(tmp_path, backend="slurm")
+    assert (folder.path / "jobs.txt").read_text().split() == NAMES
+    assert sorted(path.name for path in folder.path.iterdir()) == sorted(
+        [*NAMES, "jobs.txt", "logs", "scan.yaml", "submit.sbatch"]
+    )
+    point = folder.path / "gseal_seed1"
+    assert {path.name for path in point.iterdir()} == {"command.sh", "data.yaml", "network.py", "point.json"}
+    assert (point / "data.yaml").read_bytes() == (CONFIGS / "TopLandscape_kin.yaml").read_bytes()
+    record = json.loads((point / "point.json").read_text())
+    assert record["settings"] == {"seal.gseal.weight": 0.3, "seed": 1}
+    assert record["options"] == {**SCAN["options"], "seal": {"gseal": {"weight": 0.3}}, "seed": 1}
+    assert open_folder(folder.path) == folder
+
+
+def test_standardisation_that_was_worked_out_is_copied(tmp_path: Path) -> None:
+    config = Path(shutil.copy(CONFIGS / "TopLandscape_kin.yaml", tmp_path / "kin.yaml"))
+    digest = hashlib.md5(config.read_bytes()).hexdigest()
+    (tmp_path / f"kin.{digest}.auto.yaml").write_text("worked out")
+    (tmp_path / "kin.0123.auto.yaml").write_text("of an earlier kin.yaml")
+    folder = make(tmp_path, weaver=SCAN["weaver"] | {"data-config": "kin.yaml"})
+    copies = {path.name for path in (folder.path / "plain_seed1").glob("data*")}
+    assert copies == {"data.yaml", f"data.{digest}.auto.yaml"}
+
+
+def test_the_same_scan_is_left_and_another_refused(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    (folder.path / "plain_seed1" / "log.txt").write_text("begun")
+    assert make(tmp_path) == folder
+    assert (folder.path / "plain_seed1" / "log.txt").exists()
+    with pytest.raises(ScanError) as caught:
+        make(tmp_path, grid={"seed": [1]})
+    assert str(caught.value) == f"{folder.path}: expected an empty directory, or the same scan; choose another with -o"
+
+
+def test_a_directory_with_anything_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan" / "thesis.tex").touch()
+    with pytest.raises(ScanError, match="expected an empty directory"):
+        make(tmp_path)
+
+
+def test_settings_of_seal_are_checked_before_any_job_runs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make(tmp_path, points={"high": {"seal.gseal.wieght": 1}})
+    assert str(caught.value).startswith(
+        "scan: point high_seed1: seal.gseal.wieght: unknown key (did you mean 'weight'?); known: "
+    )
+    assert not (tmp_path / "scan").exists()
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ScanError) as caught:
+        make(tmp_path, weaver=SCAN["weaver"] | {"network-config": "none.py"})
+    assert str(caught.value) == f"scan.weaver.network-config: there is no file {tmp_path}/none.py"
+    with pytest.raises(ScanError, match="no scan lies there"):
+        open_folder(tmp_path)
+
+
+VALIDATED = "\x1b[1mEpoch #0: Current validation metric: 0.51042 (best: 0.51042)\x1b[0m\n"
+HERE = socket.gethostname()
+
+
+@pytest.mark.parametrize(
+    ("status", "log", "queue", "state", "note"),
+    [
+        (None, "", None, "waiting", ""),
+        (None, "", {}, "waiting", ""),
+        (None, "", {"plain_seed1": "queued"}, "queued", ""),
+        ("running far", VALIDATED, None, "running", ""),
+        ("running far", VALIDATED, {"plain_seed1": "running"}, "running", ""),
+        ("running far", VALIDATED + "  9%\r 10%\n", {}, "interrupted", "10%"),
+        (f"running {HERE}", VALIDATED, None, "interrupted", "Epoch #0: Current validation metric: 0.51042 (best: 0.51042)"),
+        ("failed 137 far", "a\nValueError: no\n\n", None, "failed", "exit status 137: ValueError: no"),
+        ("failed 1 far", "", {"plain_seed1": "held"}, "held", ""),
+        ("finished far", VALIDATED, {"plain_seed1": "running"}, "finished", ""),
+        ("finished far", VALIDATED, None, "finished", ""),
+    ],
+)  # fmt: skip
+def test_states(tmp_path: Path, status: str | None, log: str, queue: Any, state: str, note: str) -> None:
+    folder = make(tmp_path)
+    point = folder.path / "plain_seed1"
+    if status is not None:
+        (point / "status").write_text(f"{status} 2026-01-01T00:00:00Z\n")
+        (point / "lock").touch()
+        (point / "log.txt").write_text(log)
+    seen = look(folder, queue)[0]
+    assert (seen.state, seen.note) == (state, note)
+    assert (seen.epochs, seen.of) == (log.count("metric"), 3)
+
+
+def test_a_training_on_this_machine_runs_while_it_holds_its_lock(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    point = folder.path / "plain_seed1"
+    (point / "status").write_text(f"running {HERE} 2026-01-01T00:00:00Z\n")
+    with (point / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert look(folder, None)[0].state == "running"
+    assert look(folder, None)[0].state == "interrupted"
+
+
+def test_a_log_that_stands_still_is_silent(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    (folder.path / "plain_seed1" / "status").write_text("running far 2026-01-01T00:00:00Z\n")
+    log = folder.path / "plain_seed1" / "log.txt"
+    log.write_text("then nothing\n")
+    os.utime(log, (time.time() - 7200,) * 2)
+    assert look(folder, None)[0].state == "silent"
+
+
+def test_the_table(tmp_path: Path) -> None:
+    folder = make(tmp_path, grid={})
+    (folder.path / "gseal" / "status").write_text("failed 1 far 2026-01-01T00:00:00Z\n")
+    (folder.path / "gseal" / "log.txt").write_text(VALIDATED + "KeyError: 'part_pt'\n")
+    assert render(look(folder, None), False).splitlines() == [
+        "point  state         epochs",
+        "plain  waiting          0/3",
+        "gseal  failed           1/3  exit status 1: KeyError: 'part_pt'",
+        "",
+        "1 waiting, 1 failed",
+        "The batch system cannot be asked from here; this is what the files say.",
+    ]
+
+
+def test_the_best_epoch_is_that_of_all_attempts(tmp_path: Path) -> None:
+    """weaver forgets at each resumption what was best before."""
+    metrics = [
+        "0: Current validation metric: 0.7",
+        "1: Current validation metric: 0.9",
+        "2: Current validation metric: 0.8",
+    ]
+    (tmp_path / "log.txt").write_text("\n".join(f"Epoch #{line} (best: 0.8)" for line in metrics))
+    assert best_epoch(tmp_path, regression=False) is None, "no checkpoints"
+    for epoch in range(3):
+        (tmp_path / f"net_epoch-{epoch}_state.pt").touch()
+    assert best_epoch(tmp_path, regression=False) == 1
+    assert best_epoch(tmp_path, regression=True) == 0
+
+
+def test_only_what_is_missing_is_submitted(tmp_path: Path) -> None:
+    path = make(tmp_path, backend="slurm").path
+    assert slurm.command(Slurm(), path, NAMES) == ["sbatch", f"{path}/submit.sbatch"]
+    assert slurm.command(Slurm(limit=5), path, NAMES[1::2]) == ["sbatch", "--array=1,3%5", f"{path}/submit.sbatch"]
+    assert htcondor.command(HTCondor(), path, NAMES) == ["condor_submit", f"{path}/submit.sub"]
+    assert htcondor.command(HTCondor(), path, NAMES[:1]) == ["condor_submit", f"{path}/resubmit.sub"]
+    assert (path / "missing.txt").read_text() == "plain_seed1\n"
+    assert (path / "resubmit.sub").read_text().endswith(f"queue point from {path}/missing.txt\n")
+
+
+def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **programs: str) -> None:
+    """Programs that are bash scripts, and no others on PATH beside the usual ones."""
+    (tmp_path / "bin").mkdir()
+    for name, text in programs.items():
+        script = tmp_path / "bin" / name
+        script.write_text(f"#!/bin/bash\n{text}\n")
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}")
+
+
+def test_queues_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(tmp_path, backend="slurm").path
+    pretend(tmp_path, monkeypatch, squeue="echo '0 RUNNING'; echo '3 PENDING'", condor_q="echo plain_seed2 5; echo x 4")
+    assert slurm.queue(path) == {"plain_seed1": "running", "gseal_seed2": "queued"}
+    assert htcondor.queue(path) == {"plain_seed2": "held"}
+
+
+@pytest.mark.parametrize(("backend", "program", "file"), [("slurm", "sbatch", "submit.sbatch"), ("htcondor", "condor_submit", "submit.sub")])  # fmt: skip
+def test_without_a_scheduler_the_command_is_printed(
+    tmp_path: Path, monkeypatch, capsys, backend, program, file
+) -> None:
+    path = make(tmp_path, backend=backend).path
+    pretend(tmp_path, monkeypatch)
+    assert main(["scan", "submit", str(path)]) == 1
+    assert capsys.readouterr().err == (
+        f"seal-weaver scan: {program}: not found on this machine; where there is one, submit by hand with\n"
+        f"    {program} {path}/{file}\n"
+    )
+
+
+def test_a_refusal_is_passed_on(tmp_path: Path, monkeypatch, capsys) -> None:
+    path = make(tmp_path, backend="slurm").path
+    pretend(tmp_path, monkeypatch, sbatch="echo 'invalid partition' >&2; exit 1")
+    assert main(["scan", "submit", str(path)]) == 1
+    assert capsys.readouterr().err.startswith(
+        "seal-weaver scan: sbatch refused: invalid partition\nsubmit by hand with"
+    )
+
+
+def test_an_empty_or_broken_file_is_an_error_without_traceback(tmp_path: Path, capsys) -> None:
+    (tmp_path / "scan.yaml").write_text("weaver: [")
+    assert main(["scan", "prepare", str(tmp_path / "scan.yaml"), "-o", str(tmp_path / "scan")]) == 1
+    assert capsys.readouterr().err.startswith(f"seal-weaver scan: {tmp_path}/scan.yaml: cannot be read: ")
+    (tmp_path / "scan.yaml").write_text(yaml.safe_dump([1]))
+    assert main(["scan", "prepare", str(tmp_path / "scan.yaml"), "-o", str(tmp_path / "scan")]) == 1
