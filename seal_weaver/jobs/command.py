@@ -70,7 +70,7 @@ def _submit(folder: ScanFolder, points: list[Progress], states: tuple[str, ...])
 def _command(folder: ScanFolder, names: list[str]) -> list[str]:
     if folder.scan.backend == "slurm":
         return slurm.command(folder.scan.slurm, folder.path, names)
-    return htcondor.command(folder.scan.htcondor, folder.path, names)
+    return htcondor.command(folder.path, names)
 
 
 def _run_here(folder: ScanFolder, points: list[Point]) -> int:

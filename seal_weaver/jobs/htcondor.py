@@ -10,12 +10,13 @@ from .settings import HTCondor
 
 __all__ = ["command", "queue", "submit_text"]
 
-SUBMIT, RESUBMIT, MISSING = "submit.sub", "resubmit.sub", "missing.txt"
+SUBMIT, RESUBMIT = "submit.sub", "resubmit.sub"
+_ALL, _MISSING = "jobs.txt", "missing.txt"
 _STATES = {"1": "queued", "2": "running", "5": "held", "6": "running", "7": "held"}
 
 
-def submit_text(settings: HTCondor, folder: Path, points: str = "jobs.txt") -> str:
-    """The cluster of all points whose names stand in the file ``points``."""
+def submit_text(settings: HTCondor, folder: Path) -> str:
+    """The cluster of all points."""
     pairs = {
         "executable": "/bin/bash",
         "transfer_executable": "false",
@@ -38,15 +39,17 @@ def submit_text(settings: HTCondor, folder: Path, points: str = "jobs.txt") -> s
     }
     width = max(len(key) for key, value in pairs.items() if value is not None)
     lines = [f"{key:<{width}} = {value}" for key, value in pairs.items() if value is not None]
-    return "\n".join([*lines, *settings.lines, f"queue point from {folder}/{points}", ""])
+    return "\n".join([*lines, *settings.lines, f"queue point from {folder}/{_ALL}", ""])
 
 
-def command(settings: HTCondor, folder: Path, names: Sequence[str]) -> list[str]:
+def command(folder: Path, names: Sequence[str]) -> list[str]:
     """The command that submits some of the points; writes a submit file for them, unless they are all."""
     if len(names) == len(listed(folder)):
         return ["condor_submit", str(folder / SUBMIT)]
-    (folder / MISSING).write_text("".join(f"{name}\n" for name in names))
-    (folder / RESUBMIT).write_text(submit_text(settings, folder, MISSING))
+    (folder / _MISSING).write_text("".join(f"{name}\n" for name in names))
+    # from the file and not from the settings: what its reader has changed by hand, holds for the rest of the scan
+    text = (folder / SUBMIT).read_text()
+    (folder / RESUBMIT).write_text(text.replace(f"from {folder}/{_ALL}", f"from {folder}/{_MISSING}"))
     return ["condor_submit", str(folder / RESUBMIT)]
 
 

@@ -20,6 +20,7 @@ __all__ = ["Progress", "ask_queue", "best_epoch", "look", "read_metrics", "rende
 _METRIC = re.compile(rb"Epoch #(\d+): Current validation metric: (\S+)")
 _ESCAPE = re.compile(r"\x1b\[[\d;]*m")
 _TAIL = 8192  # bytes of a log in which its last line is looked for
+_WIDEST = 120  # characters of that line
 _SILENCE = 3600.0
 """Seconds without a line in the log after which a job is called silent: weaver's progress bar writes all the time."""
 
@@ -59,7 +60,7 @@ def _look(point: Point, folder: Path, queue: Mapping[str, str] | None) -> Progre
     epochs = len(read_metrics(folder))
     note = ""
     if state in ("failed", "interrupted", "silent"):
-        code = f"exit status {status[1]}: " if state == "failed" else ""
+        code = f"{_describe(int(status[1]))}: " if state == "failed" else ""
         note = code + _last_line(folder / "log.txt")
     return Progress(point, state, epochs, int(point.weaver["num-epochs"]), note)
 
@@ -71,19 +72,24 @@ def _state(status: list[str], folder: Path, queue: Mapping[str, str] | None, que
         return queued
     if not status or status[0] == "failed":
         return status[0] if status else "waiting"
-    if queue is not None or (status[1] == socket.gethostname() and not _is_locked(folder / "lock")):
+    held = _lock_is_held(folder / "lock") if status[1] == socket.gethostname() else None
+    if held is not None:
+        return "running" if held else "interrupted"
+    if queue is not None:
         return "interrupted"
     log = folder / "log.txt"
     return "silent" if log.exists() and time.time() - log.stat().st_mtime > _SILENCE else "running"
 
 
-def _is_locked(path: Path) -> bool:
-    """Whether a running ``command.sh``, or the training that it started, holds the lock; True if that is unknown."""
+def _lock_is_held(path: Path) -> bool | None:
+    """Whether a running ``command.sh``, or the training that it started, holds the lock; None if nobody can tell."""
     try:
         with path.open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:
+        return None
     return False
 
 
@@ -112,6 +118,11 @@ def checkpoint(epoch: int) -> str:
     return f"{PREFIX}_epoch-{epoch}_state.pt"
 
 
+def _describe(code: int) -> str:
+    """An exit status; bash gives that of a killed program as 128 and the signal."""
+    return f"exit status {code}" if code <= 128 else f"killed by signal {code - 128}"
+
+
 def _last_line(log: Path) -> str:
     """The last line that says something; of a progress bar, which overwrites its line, the last state."""
     if not log.exists():
@@ -120,7 +131,7 @@ def _last_line(log: Path) -> str:
         file.seek(max(0, log.stat().st_size - _TAIL))
         text = _ESCAPE.sub("", file.read().decode(errors="replace"))
     lines = [part.strip() for line in text.splitlines() for part in [line.rsplit("\r", 1)[-1]] if part.strip()]
-    return lines[-1] if lines else "empty log"
+    return lines[-1][:_WIDEST] if lines else "empty log"
 
 
 def render(points: list[Progress], queue_answers: bool | None) -> str:

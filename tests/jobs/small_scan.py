@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from conftest import CONFIGS, JETS, PLAIN, ROOT
 
-EPOCHS = 3
+EPOCHS = 2
 MORTAL = "gseal_seed2"
 
 SCAN: dict[str, Any] = {

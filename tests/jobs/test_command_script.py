@@ -93,6 +93,12 @@ def test_a_failure_is_noted_and_passed_on(folder: Path) -> None:
     assert run(folder) == 0, "it can be tried again"
 
 
+def test_a_training_that_is_killed_is_noted_and_its_log_ends_with_its_own_words(folder: Path) -> None:
+    assert run(folder, "exec bash -c 'kill -9 $$'") == 128 + signal.SIGKILL
+    assert status(folder)[:2] == ["failed", "137"]
+    assert (folder / "log.txt").read_text().splitlines()[-1].startswith("arguments: ")
+
+
 def test_it_does_not_run_twice_at_a_time(folder: Path) -> None:
     first = start(folder, "sleep 20")
     wait_for(folder / "status")

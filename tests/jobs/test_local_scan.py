@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small_scan import MORTAL, require_compared, require_resumed, write_scan
+from small_scan import EPOCHS, MORTAL, require_compared, require_resumed, write_scan
 
 from seal_weaver.cli import main
 
@@ -17,7 +17,7 @@ def test_a_scan_of_which_a_training_is_killed(tmp_path: Path, capsys: pytest.Cap
     assert main(["scan", "submit", str(path)]) == 1
     output = capsys.readouterr()
     assert "1 of 4 trainings failed" in output.err
-    assert f"{MORTAL}  interrupted      1/3" in output.out
+    assert f"{MORTAL}  interrupted      1/{EPOCHS}" in output.out
 
     assert main(["scan", "resume", str(path)]) == 0
     assert "1 trainings are done" in capsys.readouterr().out

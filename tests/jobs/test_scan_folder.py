@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 import yaml
 from conftest import CONFIGS
-from small_scan import SCAN, write_scan
+from small_scan import EPOCHS, SCAN, write_scan
 
 from seal_weaver.cli import main
 from seal_weaver.errors import ConfigError, ScanError
 from seal_weaver.jobs import htcondor, slurm
 from seal_weaver.jobs.folder import ScanFolder, open_folder, prepare
 from seal_weaver.jobs.progress import best_epoch, look, render
-from seal_weaver.jobs.settings import HTCondor, Slurm
+from seal_weaver.jobs.settings import Slurm
 
 NAMES = ["plain_seed1", "plain_seed2", "gseal_seed1", "gseal_seed2"]
 
@@ -102,9 +102,11 @@ HERE = socket.gethostname()
         (None, "", {"plain_seed1": "queued"}, "queued", ""),
         ("running far", VALIDATED, None, "running", ""),
         ("running far", VALIDATED, {"plain_seed1": "running"}, "running", ""),
+        (f"running {HERE}", VALIDATED, {}, "interrupted", "Epoch #0: Current validation metric: 0.51042 (best: 0.51042)"),
         ("running far", VALIDATED + "  9%\r 10%\n", {}, "interrupted", "10%"),
         (f"running {HERE}", VALIDATED, None, "interrupted", "Epoch #0: Current validation metric: 0.51042 (best: 0.51042)"),
-        ("failed 137 far", "a\nValueError: no\n\n", None, "failed", "exit status 137: ValueError: no"),
+        ("failed 137 far", "a\nValueError: no\n\n", None, "failed", "killed by signal 9: ValueError: no"),
+        ("failed 1 far", "ValueError: no\n", {}, "failed", "exit status 1: ValueError: no"),
         ("failed 1 far", "", {"plain_seed1": "held"}, "held", ""),
         ("finished far", VALIDATED, {"plain_seed1": "running"}, "finished", ""),
         ("finished far", VALIDATED, None, "finished", ""),
@@ -119,7 +121,7 @@ def test_states(tmp_path: Path, status: str | None, log: str, queue: Any, state:
         (point / "log.txt").write_text(log)
     seen = look(folder, queue)[0]
     assert (seen.state, seen.note) == (state, note)
-    assert (seen.epochs, seen.of) == (log.count("metric"), 3)
+    assert (seen.epochs, seen.of) == (log.count("metric"), EPOCHS)
 
 
 def test_a_training_on_this_machine_runs_while_it_holds_its_lock(tmp_path: Path) -> None:
@@ -147,8 +149,8 @@ def test_the_table(tmp_path: Path) -> None:
     (folder.path / "gseal" / "log.txt").write_text(VALIDATED + "KeyError: 'part_pt'\n")
     assert render(look(folder, None), False).splitlines() == [
         "point  state         epochs",
-        "plain  waiting          0/3",
-        "gseal  failed           1/3  exit status 1: KeyError: 'part_pt'",
+        f"plain  waiting          0/{EPOCHS}",
+        f"gseal  failed           1/{EPOCHS}  exit status 1: KeyError: 'part_pt'",
         "",
         "1 waiting, 1 failed",
         "The batch system cannot be asked from here; this is what the files say.",
@@ -170,14 +172,22 @@ def test_the_best_epoch_is_that_of_all_attempts(tmp_path: Path) -> None:
     assert best_epoch(tmp_path, regression=True) == 0
 
 
-def test_only_what_is_missing_is_submitted(tmp_path: Path) -> None:
+def test_slurm_gets_only_what_is_missing(tmp_path: Path) -> None:
     path = make(tmp_path, backend="slurm").path
     assert slurm.command(Slurm(), path, NAMES) == ["sbatch", f"{path}/submit.sbatch"]
     assert slurm.command(Slurm(limit=5), path, NAMES[1::2]) == ["sbatch", "--array=1,3%5", f"{path}/submit.sbatch"]
-    assert htcondor.command(HTCondor(), path, NAMES) == ["condor_submit", f"{path}/submit.sub"]
-    assert htcondor.command(HTCondor(), path, NAMES[:1]) == ["condor_submit", f"{path}/resubmit.sub"]
+
+
+def test_htcondor_gets_only_what_is_missing(tmp_path: Path) -> None:
+    path = make(tmp_path, backend="htcondor").path
+    assert htcondor.command(path, NAMES) == ["condor_submit", f"{path}/submit.sub"]
+    everything = (path / "submit.sub").read_text()
+    edited = everything.replace("request_cpus", "request_memory = 9 GB\nrequest_cpus")
+    (path / "submit.sub").write_text(edited)
+    assert htcondor.command(path, NAMES[:1]) == ["condor_submit", f"{path}/resubmit.sub"]
     assert (path / "missing.txt").read_text() == "plain_seed1\n"
-    assert (path / "resubmit.sub").read_text().endswith(f"queue point from {path}/missing.txt\n")
+    text = (path / "resubmit.sub").read_text()
+    assert text == edited.replace("jobs.txt", "missing.txt"), "what was edited by hand, stays"
 
 
 def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **programs: str) -> None:

@@ -54,7 +54,7 @@ apptainer exec --nv --bind "$PWD" --pwd "$PWD" --bind /eos --bind /cvmfs /data/w
 
 weaver=$!
 trap 'kill -TERM $weaver' TERM INT
-wait $weaver; code=$?
+wait $weaver 2> /dev/null; code=$?
 while kill -0 $weaver 2> /dev/null; do wait $weaver; code=$?; done
 
 if [ $code -eq 0 ]; then set_status finished; else set_status failed $code; fi

@@ -55,7 +55,7 @@ weaver \
 
 weaver=$!
 trap 'kill -TERM $weaver' TERM INT
-wait $weaver; code=$?
+wait $weaver 2> /dev/null; code=$?
 while kill -0 $weaver 2> /dev/null; do wait $weaver; code=$?; done
 
 if [ $code -eq 0 ]; then set_status finished; else set_status failed $code; fi
