@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from tqdm import tqdm
@@ -48,7 +49,9 @@ def _evaluate(folder: ScanFolder, point: Point) -> None:
     chosen = _checkpoint(folder, point, section.get("epoch", "best"))
     place = folder.of(point)
     words = evaluations.words(section, files, point.options, place, chosen, place / AUDIT)
-    evaluate.run(evaluations.make_parser().parse_args(words))
+    (place / AUDIT).mkdir(exist_ok=True)
+    with (place / AUDIT / "summary.txt").open("w") as file, redirect_stdout(file):
+        evaluate.run(evaluations.make_parser().parse_args(words))
 
 
 def _checkpoint(folder: ScanFolder, point: Point, which: str) -> str:
