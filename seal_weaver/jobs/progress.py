@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import re
 import socket
 import time
@@ -83,6 +82,8 @@ def _state(status: list[str], folder: Path, queue: Mapping[str, str] | None, que
 
 def _lock_is_held(path: Path) -> bool | None:
     """Whether a running ``command.sh``, or the training that it started, holds the lock; None if nobody can tell."""
+    import fcntl  # not on Windows, where the rest of the command line works
+
     try:
         with path.open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

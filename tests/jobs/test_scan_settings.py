@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 from typing import Any
 
 import pytest
+import yaml
+from conftest import ROOT
 from small_scan import SCAN, write_scan
 
 from seal_weaver.errors import ConfigError
@@ -149,6 +153,17 @@ def test_points_are_added_for_all_seeds() -> None:
     assert names(points={"plain": {}}) == ["plain"]
     assert names(grid={"seed": [1, 2]}) == ["seed1", "seed2"]
     assert names() == ["training"]
+
+
+def test_the_example_of_the_readme_is_one() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.strip().startswith("# scan.yaml"))
+    block = itertools.takewhile(lambda line: line.startswith("    "), lines[start:])
+    example = parse_scan(yaml.safe_load(textwrap.dedent("\n".join(block))))
+    check_evaluate(example.evaluate)
+    assert [point.name for point in expand(example)] == [
+        f"{setting}_seed{seed}" for setting in ("weight-0.3", "weight-3", "plain", "delta") for seed in (1, 2)
+    ]
 
 
 def test_settings_of_seeds_belong_together() -> None:

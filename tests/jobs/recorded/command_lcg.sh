@@ -7,7 +7,7 @@ if grep -qs '^finished' status; then echo "$PWD: finished already"; exit 0; fi
 
 # never two at a time; where the file system has no locks, this is left to you
 exec 9> lock
-flock -n -E 75 9 2> /dev/null
+flock -w 3 -E 75 9 2> /dev/null
 if [ $? -eq 75 ]; then echo "$PWD: running already"; exit 75; fi
 
 echo "$PWD: the log is log.txt"
