@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
+from time import monotonic
 
 import pytest
 from small_scan import EPOCHS, MORTAL, require_compared, require_resumed, write_scan
 
 from seal_weaver.cli import main
+from seal_weaver.jobs import local
+from seal_weaver.jobs.folder import open_folder
+from seal_weaver.jobs.progress import look
+
+
+def test_an_interrupt_ends_what_runs_and_leaves_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "scan"
+    stand_in = {"lines": ["weaver() { exec sleep 100; }"]}
+    settings = write_scan(tmp_path / "scan.yaml", environment=stand_in, local={"jobs": 2})
+    assert main(["scan", "prepare", str(settings), "-o", str(path)]) == 0
+
+    end = monotonic() + 20
+
+    def wait_and_interrupt(seconds: float) -> None:
+        if len([file for file in path.glob("*/status") if file.read_text()]) == 2 or monotonic() > end:
+            raise KeyboardInterrupt
+        Event().wait(0.1)
+
+    monkeypatch.setattr(local.time, "sleep", wait_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        main(["scan", "submit", str(path)])
+    states = [(progress.state, progress.note) for progress in look(open_folder(path), None)]
+    assert [state for state, _ in states] == ["failed", "failed", "waiting", "waiting"]
+    assert states[0][1].startswith("killed by signal 15: ")
 
 
 def test_a_scan_of_which_a_training_is_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
