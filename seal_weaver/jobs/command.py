@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 from pathlib import Path
 
 from ..errors import ScanError
@@ -50,11 +51,11 @@ def run(options: argparse.Namespace) -> int:
     if options.action == "collect":
         print(collect(folder, points))
         return 0
-    return _submit(folder, points, _BEGIN if options.action == "submit" else _RESUME)
+    states = _BEGIN if options.action == "submit" else _RESUME
+    return _submit(folder, points, [progress.point for progress in points if progress.state in states], queue is None)
 
 
-def _submit(folder: ScanFolder, points: list[Progress], states: tuple[str, ...]) -> int:
-    chosen = [progress.point for progress in points if progress.state in states]
+def _submit(folder: ScanFolder, points: list[Progress], chosen: list[Point], silent: bool) -> int:
     if not chosen:
         print(render(points, None))
         print("Nothing to do.")
@@ -62,6 +63,11 @@ def _submit(folder: ScanFolder, points: list[Progress], states: tuple[str, ...])
     if folder.scan.backend == "local":
         return _run_here(folder, chosen)
     words = _command(folder, [point.name for point in chosen])
+    if silent and shutil.which(words[0]):
+        raise ScanError(
+            f"the queue cannot be asked, and what is in it already would be submitted twice; try again later, or "
+            f"submit by hand with\n    {shlex.join(words)}"
+        )
     print(shlex.join(words))
     print(schedulers.run(words))
     return 0

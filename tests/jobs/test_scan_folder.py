@@ -222,11 +222,18 @@ def test_without_a_scheduler_the_command_is_printed(
 
 def test_a_refusal_is_passed_on(tmp_path: Path, monkeypatch, capsys) -> None:
     path = make(tmp_path, backend="slurm").path
-    pretend(tmp_path, monkeypatch, sbatch="echo 'invalid partition' >&2; exit 1")
+    pretend(tmp_path, monkeypatch, squeue="true", sbatch="echo 'invalid partition' >&2; exit 1")
     assert main(["scan", "submit", str(path)]) == 1
     assert capsys.readouterr().err.startswith(
         "seal-weaver scan: sbatch refused: invalid partition\nsubmit by hand with"
     )
+
+
+def test_nothing_is_submitted_twice_where_the_queue_does_not_answer(tmp_path: Path, monkeypatch, capsys) -> None:
+    path = make(tmp_path, backend="slurm").path
+    pretend(tmp_path, monkeypatch, squeue="exit 1", sbatch="true")
+    assert main(["scan", "submit", str(path)]) == 1
+    assert capsys.readouterr().err.startswith("seal-weaver scan: the queue cannot be asked, and what is in it already")
 
 
 def test_an_empty_or_broken_file_is_an_error_without_traceback(tmp_path: Path, capsys) -> None:
