@@ -30,9 +30,10 @@ BACKENDS = {
 
 
 def wait(folder: ScanFolder) -> list[Progress]:
-    """Until the queue holds nothing of the scan any more."""
+    """Until the queue holds nothing of the scan any more, and what was killed has ended."""
     end = time.monotonic() + PATIENCE
-    while queue := ask_queue(folder):
+    while (queue := ask_queue(folder)) or any(progress.state == "running" for progress in look(folder, queue)):
+        assert queue is not None
         assert "held" not in queue.values(), queue
         assert time.monotonic() < end, queue
         time.sleep(2)
