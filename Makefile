@@ -17,7 +17,8 @@ VENV_ARGS ?=
 CONSTRAINTS ?= constraints.txt
 PIP_ARGS ?=
 DEMO_ARGS ?=
-PYTEST_ARGS ?=
+# two processes: the tests are many and small
+PYTEST_ARGS ?= -n 2
 
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install $(PIP_ARGS) $(addprefix -c ,$(CONSTRAINTS))
@@ -35,7 +36,7 @@ test-all: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not scheduler" $(PYTEST_ARGS)
 
 test-schedulers: $(VENV)/.test
-	$(BIN)/python -m pytest -m scheduler $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m scheduler
 
 lint: $(VENV)/.lint
 	$(BIN)/python -m ruff check .

@@ -55,9 +55,7 @@ class BaseConfig:
         except AttributeError as error:  # weaver would silently make its own
             raise SealError(f"init_opt failed with an AttributeError: {error}") from error
 
-    def _loop(
-        self, name: str, base: str | None, data_config: Any, options: dict[str, Any]
-    ) -> Callable[..., Any] | None:
+    def _loop(self, name: str, base: str | None, data_config: Any, options: dict[str, Any]) -> Any:
         module = self._module(base)
         # weaver takes its own loops for both if either is missing
         if not (hasattr(module, "get_train_fn") and hasattr(module, "get_evaluate_fn")):
