@@ -53,7 +53,7 @@ def test_identity_reproduces_the_loaded_inputs(name: str, rich_jets: Path) -> No
 
 @pytest.mark.parametrize("name", [name for name in ALL_CONFIGS if name != "demo_top.yaml"])  # needs `jet`
 def test_configs_work_unmodified_without_a_seal_section(name: str, tmp_path: Path, rich_jets: Path) -> None:
-    config = edited_config(tmp_path, name, lambda content: content["preprocess"].pop("seal"))
+    config = edited_config(tmp_path, name, lambda content: content["preprocess"].pop("seal", None))
     feature_map, inputs = compiled(config, rich_jets)
     assert feature_map.undeclared == ()
     assert {"part_deta", "part_pt_log", "part_logerel"} <= set(feature_map.variables)

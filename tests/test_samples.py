@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -329,10 +330,10 @@ def test_simulation_does_not_depend_on_the_jobs(simulated: Path) -> None:
 def test_worker_processes_give_the_same_sample(tmp_path: Path) -> None:
     pytest.importorskip("pythia8mc")
     pytest.importorskip("fastjet")
-    if getattr(sys.modules["__main__"], "__file__", None) is None:
-        pytest.skip("workers cannot start from an interactive session")
     for jobs in (1, 2):
-        simulate.simulate(tmp_path / f"{jobs}.root", 12, seed=SEED, jobs=jobs, progress=False)
+        # a command of its own: workers start from the main module, which a test's process need not have
+        words = [str(tmp_path / f"{jobs}.root"), "--number", "12", "--seed", str(SEED), "--jobs", str(jobs)]
+        subprocess.run([sys.executable, "-m", "seal_weaver.cli", "simulate", *words], check=True, capture_output=True)
     one, two = read(tmp_path / "1.root"), read(tmp_path / "2.root")
     for name in NAMES:
         assert ak.all(one[name] == two[name])
