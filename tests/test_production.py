@@ -11,9 +11,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from conftest import CONFIGS, JETS, NETWORKS, PLAIN, SMALL_PART, SMALL_PNET, load_batch
+import uproot
+from conftest import (
+    CONFIGS,
+    JETS,
+    NETWORKS,
+    PLAIN,
+    SMALL_PART,
+    SMALL_PNET,
+    load_batch,
+    read_jets,
+    with_particle_identity,
+    write_jets,
+)
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -119,6 +132,25 @@ def test_weavers_ways_to_read_and_to_step(name: str, run_weaver) -> None:
     lines = [json.loads(line) for line in Path(f"{prefix}_seal.jsonl").read_text().splitlines()]
     assert [(line["epoch"], line["mode"]) for line in lines] == [(e, m) for e in (0, 1) for m in ("train", "val")]
     assert all(line[penalty]["penalty"] > 0 for line in lines for penalty in ("gseal", "delta_seal"))
+
+
+@pytest.mark.parametrize("estimator", ["autograd", "finite_difference"])
+def test_ten_classes_with_everything_that_jetclass_has(estimator: str, run_weaver, tmp_path: Path) -> None:
+    """Ten outputs, of which autograd takes one random direction; impact parameters and identity are held fixed."""
+    jets = with_particle_identity(read_jets())
+    names = [name for name in jets if name.startswith("label_")]
+    truth = np.random.default_rng(1).integers(0, len(names), len(jets["label"]))
+    jets |= {name: (truth == i).astype("int32") for i, name in enumerate(names)}
+    path = write_jets(tmp_path / "ten.root", jets)
+    section = f"{{'gseal': {{}}, 'delta_seal': {{'estimator': '{estimator}'}}}}"
+    prefix = run_weaver(
+        PNET, CONFIGS / "JetClass_full.yaml", *SMALL_PNET, "-o", "seal", section, "--data-test", str(path),
+        "--predict-output", "ten.root", jets=path,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in Path(f"{prefix}_seal.jsonl").read_text().splitlines()]
+    assert all(line[penalty]["penalty"] > 0 for line in lines for penalty in ("gseal", "delta_seal"))
+    scores = uproot.open(prefix.parent / "predict_output" / "ten.root")["Events"].arrays(library="np")
+    np.testing.assert_allclose(sum(scores[f"score_{name}"] for name in names), 1, rtol=1e-5)
 
 
 def test_weights_of_a_plain_training_start_a_seal_training(run_weaver) -> None:
