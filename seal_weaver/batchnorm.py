@@ -125,6 +125,8 @@ class _Following:
 
     def _record(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift of the reference jets x: 1 and 0, with gradients."""
+        # under autocast x has 16 bits, too few for the gradient of a variance
+        x = x if x.dtype == torch.float64 else x.float()
         variance, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
         deviation = (variance + self._layer.eps).sqrt()
         after = (_AfterThePass.apply(deviation, self._statistics), _AfterThePass.apply(mean, self._statistics))

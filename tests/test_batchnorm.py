@@ -178,3 +178,29 @@ def test_layers_are_restored_after_an_error() -> None:
     with pytest.raises(ValueError), following_statistics([layer]):
         raise ValueError
     assert "forward" not in layer.__dict__
+
+
+@pytest.mark.parametrize("shape", [SHAPES["rows"], SHAPES["sequences"]], ids=["rows", "sequences"])
+def test_synchronised_layers_follow_without_asking_other_processes(shape) -> None:
+    """weaver converts layers for several GPUs; in evaluation mode nothing is exchanged, so ranks need not agree."""
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    plain = network(shape)
+    settle(plain, x)
+    expected = gradient(plain, x, follow=True)
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(plain)
+    assert isinstance(converted[1], nn.SyncBatchNorm)
+    found = gradient(converted, x, follow=True)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0)
+
+
+def test_statistics_are_taken_in_float32_under_autocast() -> None:
+    """The convolution's outputs have 16 bits then; the sum of their squares needs more."""
+    x = 3 + 0.1 * torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
+    model = network(SHAPES["rows"]).float()
+    settle(model, x)
+    with following_statistics(model.modules()) as statistics, torch.autocast("cpu", dtype=torch.bfloat16):
+        model.eval()
+        statistics.take_from(reference=True)
+        model(x[:6])
+        assert {part.dtype for record in statistics._layers[0].records for part in record} == {torch.float32}

@@ -51,7 +51,6 @@ def module_of(name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_a_compiled_network_has_the_graphs_that_it_has_without_seal(name: str, run_weaver, monkeypatch) -> None:
     """The number of compiled graphs counts graph breaks and recompilations together."""
@@ -115,6 +114,30 @@ def test_a_step_never_waits_for_the_device(name: str, section: str) -> None:
         with Waits() as waits:
             loss(model(*(x.clone() for x in inputs)), labels).backward()
         assert (waits.places["seal_weaver"] > 0) == (step == 0), step
+
+
+def test_the_loss_scale_of_fp16_covers_the_penalty() -> None:
+    """``--amp-dtype fp16``: gradients after unscaling are those of an unscaled step; weaver's loop, in short."""
+    data_config, inputs, labels = load_batch(TOP, number=24)
+    section = {"gseal": {"weight": 5.0}, "fraction": 1.0}
+    found = []
+    for scaled in (False, True):
+        module = module_of("part")
+        model, _ = module.get_model(data_config, seal=section, seed=1, **OPTIONS["part"])
+        loss = module.get_loss(data_config, seal=section)
+        module.get_evaluate_fn(data_config, seal=section)
+        model.train()
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.0)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, enabled=scaled)
+        torch.manual_seed(1)
+        with torch.autocast("cpu", dtype=torch.float16):
+            output = model(*(x.clone() for x in inputs))
+        scaler.scale(loss(output, labels)).backward()
+        scaler.unscale_(optimiser)
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert torch.isfinite(found[1]).all()
+    assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.999
+    assert found[1].norm().item() == pytest.approx(found[0].norm().item(), rel=0.01)
 
 
 LOADERS = {
