@@ -74,8 +74,12 @@ def load_batches(config: Path, jets: Path, batch_size: int, number: int) -> tupl
 class Stepper:
     """One network with its optimiser; ``step`` does what weaver's training loop does with a batch.
 
-    The sequence trimmer works from the first step on, not from the sixth. ``options`` are the network's.
+    The sequence trimmer works from the first step on, not from the sixth. ``options`` are the network's. ``amp`` and
+    ``compiled`` are for all of them what ``--use-amp --amp-dtype`` and ``--compile`` are for weaver.
     """
+
+    amp: torch.dtype | None = None
+    compiled = False
 
     def __init__(
         self,
@@ -92,6 +96,7 @@ class Stepper:
         self.model, _ = module.get_model(data_config, seal=seal, seed=1, **(options or {}))
         self.model.to(device).train()
         wake_trimmers(self.model)
+        self.call = torch.compile(self.model) if self.compiled else self.model
         self.loss = module.get_loss(data_config, seal=seal)
         module.get_evaluate_fn(data_config, seal=seal)  # weaver asks for it, too; only then the loss trains
         self.optimiser = optimiser(self.model.parameters(), lr=rate)
@@ -100,7 +105,9 @@ class Stepper:
 
     def backward(self, inputs: list[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
         """Propagate the loss of a batch backward and return it."""
-        loss = self.loss(self.model(*inputs), labels)
+        with torch.autocast(self.device.type, dtype=self.amp, enabled=self.amp is not None):
+            output = self.call(*inputs)
+        loss = self.loss(output, labels)
         loss.backward()
         return loss.detach()
 
@@ -234,6 +241,10 @@ def time_feature_map(data_config: Any, inputs: list[torch.Tensor], repeats: int 
     return float(np.median(times[1:]))
 
 
+def name_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jets", type=Path, required=True, help="ROOT file with the project's branches")
@@ -243,16 +254,20 @@ def main() -> None:
     parser.add_argument("--published", action=argparse.BooleanOptionalAction, default=True, help="compare with it")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=8, help="counted steps after the warm-up")
+    parser.add_argument("--amp", choices=["bf16"], help="precision of the main pass, as weaver's --use-amp")
+    parser.add_argument("--compile", action="store_true", help="compile the main pass, as weaver's --compile")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
     options = parser.parse_args()
 
     device = torch.device(options.device)
+    Stepper.amp, Stepper.compiled = torch.bfloat16 if options.amp else None, options.compile
     np.random.seed(1)  # the loader shuffles
     config = find_shipped()["TopLandscape_kin.yaml"]
     data_config, batches = load_batches(config, options.jets, options.batch_size, WARMUP + options.steps)
     result: dict[str, Any] = {
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, device {device}",
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, device {name_of(device)}",
+        "main pass": f"{options.amp or 'float32'}{', compiled' if options.compile else ''}",
         "torch": torch.__version__,
         "batch_size": options.batch_size,
         "steps": options.steps,
