@@ -62,11 +62,13 @@ class Environment:
         """Lines to run before the command."""
         before: list[str] = []
         if self.venv is not None:
-            before = [f". {shlex.quote(self.venv.rstrip('/') + '/bin/activate')}"]
+            before = _source(self.venv.rstrip("/") + "/bin/activate")
         if self.conda is not None:
-            before = ['. "$(conda info --base)/etc/profile.d/conda.sh"', f"conda activate {shlex.quote(self.conda)}"]
+            name = shlex.quote(self.conda)
+            before = ['. "$(conda info --base)/etc/profile.d/conda.sh"']
+            before += [f"conda activate {name} || without_environment {name}"]
         if self.lcg is not None:
-            before = [f". {shlex.quote(self.lcg)}"]
+            before = _source(self.lcg)
         return [*before, *self.lines]
 
     def words(self) -> str:
@@ -77,3 +79,9 @@ class Environment:
         nv = " --nv" if self.apptainer.nv else ""
         image = shlex.quote(self.apptainer.image)
         return f'apptainer exec{nv} --bind "$PWD" --pwd "$PWD"{binds} {image} {self.command}'
+
+
+def _source(file: str) -> list[str]:
+    """bash would go on without the file, perhaps with another weaver; what the file returns need mean nothing."""
+    name = shlex.quote(file)
+    return [f"[ -r {name} ] || without_environment {name}", f". {name}"]

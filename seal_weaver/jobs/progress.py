@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import socket
 import time
@@ -16,7 +17,11 @@ from .options import PREFIX
 
 __all__ = ["Progress", "ask_queue", "best_epoch", "look", "read_metrics", "render"]
 
-_METRIC = re.compile(rb"Epoch #(\d+): Current validation metric: (\S+)")
+_METRIC = re.compile(
+    rb"Epoch #(?P<epoch>\d+): Current validation metric: (?P<value>\S+)"
+    rb"|^--- .+ on .+: (?:starts|continues after epoch (?P<after>\d+))$",
+    re.MULTILINE,
+)
 _ESCAPE = re.compile(r"\x1b\[[\d;]*m")
 _TAIL = 8192  # bytes of a log in which its last line is looked for
 _WIDEST = 120  # characters of that line
@@ -95,12 +100,22 @@ def _lock_is_held(path: Path) -> bool | None:
 
 
 def read_metrics(folder: Path) -> dict[int, float]:
-    """Epoch -> validation metric as weaver's log has it; of an epoch that was repeated, the last."""
+    """Epoch -> validation metric as weaver's log has it.
+
+    As in ``command.sh``: epochs after the one that a later run continued from do not count until they are repeated.
+    """
     try:
         text = (folder / "log.txt").read_bytes()
     except OSError:
         return {}
-    return {int(epoch): float(value) for epoch, value in _METRIC.findall(text)}
+    metrics: dict[int, float] = {}
+    for match in _METRIC.finditer(text):
+        if match["epoch"] is not None:
+            metrics[int(match["epoch"])] = float(match["value"])
+        else:
+            after = -1 if match["after"] is None else int(match["after"])
+            metrics = {epoch: value for epoch, value in metrics.items() if epoch <= after}
+    return metrics
 
 
 def best_epoch(folder: Path, regression: bool) -> int | None:
@@ -108,7 +123,11 @@ def best_epoch(folder: Path, regression: bool) -> int | None:
 
     weaver's ``*_best_epoch_state.pt`` forgets at each resumption what was best before.
     """
-    metrics = {epoch: value for epoch, value in read_metrics(folder).items() if (folder / checkpoint(epoch)).exists()}
+    metrics = {
+        epoch: value
+        for epoch, value in read_metrics(folder).items()
+        if math.isfinite(value) and (folder / checkpoint(epoch)).exists()  # every comparison with NaN is false
+    }
     if not metrics:
         return None
     return min(metrics, key=lambda epoch: metrics[epoch] if regression else -metrics[epoch])

@@ -9,13 +9,13 @@ from . import options
 from .environment import Environment
 from .grid import Point
 
-__all__ = ["command_script"]
+__all__ = ["command_script", "enter"]
 
 _HEAD = """\
 #!/bin/bash
 # One training of a scan. It continues where an earlier run stopped, and does nothing if the training is finished.
 # By hand: bash command.sh. An argument is the directory to work in, instead of this one.
-cd "${{1:-{folder}}}" || exit 1
+{enter}
 set --  # what is sourced below must not take it for its own
 if grep -qs '^finished' status; then echo "$PWD: finished already"; exit 0; fi
 
@@ -26,13 +26,21 @@ if [ $? -eq 75 ]; then echo "$PWD: running already"; exit 75; fi
 
 echo "$PWD: the log is log.txt"
 exec >> log.txt 2>&1
-set_status() {{ echo "$* $(hostname) $(date -u +%Y-%m-%dT%H:%M:%SZ)" > status; }}
+# in one piece, so that neither a reader nor a full disk finds half of it
+set_status() {{ echo "$* $(hostname) $(date -u +%Y-%m-%dT%H:%M:%SZ)" > status.new && mv -f status.new status; }}
+without_environment() {{ echo "the environment is not there: $1"; set_status failed 1; exit 1; }}
 """
 
 _RESUME = """\
-# The last epoch that is complete: its validation stands in the log, and its files are there.
+# The last epoch that is complete: its validation stands in the log, and its files are there. What a run continued
+# from stands in the log, too: epochs after that are validated again, and what was said of them before is void.
 last_complete_epoch() {{
-    for epoch in $(grep -aoE 'Epoch #[0-9]+: Current validation metric' log.txt | grep -oE '[0-9]+' | sort -rnu); do
+    local started='^--- .+ on .+: (starts|continues after epoch [0-9]+)$'
+    for epoch in $(
+        grep -aoE "$started|Epoch #[0-9]+: Current validation metric" log.txt |
+            awk '/^---/ {{ from = $NF == "starts" ? -1 : $NF + 0; for (e in done) if (e + 0 > from) delete done[e] }}
+                /^Epoch/ {{ done[substr($2, 2) + 0] }} END {{ for (e in done) print e }}' | sort -rn
+    ); do
         if [ -s {prefix}_epoch-${{epoch}}_state.pt ] && [ -s {prefix}_epoch-${{epoch}}_optimizer.pt ] &&
             {{ [ ! -e {prefix}_epoch-0_seal.json ] || [ -s {prefix}_epoch-${{epoch}}_seal.json ]; }}; then
             echo "$epoch"
@@ -53,6 +61,10 @@ weaver=$!
 trap 'kill -TERM $weaver' TERM INT
 wait $weaver 2> /dev/null; code=$?
 while kill -0 $weaver 2> /dev/null; do wait $weaver; code=$?; done
+if [ $code -eq 0 ] && [ "$(last_complete_epoch)" != {last} ]; then
+    echo "the command ended without an error, but epoch {last}, the last one, is not complete"
+    code=1
+fi
 
 if [ $code -eq 0 ]; then set_status finished; else set_status failed $code; fi
 exit $code
@@ -61,10 +73,16 @@ exit $code
 
 def command_script(point: Point, environment: Environment, folder: Path) -> str:
     """The script of a point whose directory is ``folder``."""
-    parts = [_HEAD.format(folder=_in_quotes(str(folder / point.name)))]
+    parts = [_HEAD.format(enter=enter(folder / point.name))]
     parts.append("\n".join([*environment.shell(), "export TQDM_MININTERVAL=${TQDM_MININTERVAL:-10}", ""]))
-    parts += [_RESUME.format(prefix=options.PREFIX), _command(point, environment), _TAIL]
+    parts += [_RESUME.format(prefix=options.PREFIX), _command(point, environment)]
+    parts.append(_TAIL.format(last=int(point.weaver["num-epochs"]) - 1))
     return "\n".join(parts)
+
+
+def enter(place: Path) -> str:
+    """The lines with which the script of the point in ``place`` goes there."""
+    return f'place={shlex.quote(str(place))}\ncd "${{1:-$place}}" || exit 1'
 
 
 def _command(point: Point, environment: Environment) -> str:

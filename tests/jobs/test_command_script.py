@@ -12,9 +12,14 @@ import pytest
 
 from seal_weaver.jobs.environment import Environment
 from seal_weaver.jobs.grid import Point
+from seal_weaver.jobs.progress import read_metrics
 from seal_weaver.jobs.scripts import command_script
 
 POINT = Point("point", "point", {}, {"num-epochs": 4}, {})
+FILES = " ".join(f"net_epoch-3_{name}" for name in ("state.pt", "optimizer.pt", "seal.json"))
+METRIC = "Current validation metric: 0.5 (best: 0.5)"
+COMPLETE = f'echo "Epoch #3: {METRIC}"; for file in {FILES}; do echo content > $file; done'
+"""What a training does that gets to its end."""
 
 
 @pytest.fixture
@@ -25,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 def start(folder: Path, weaver: str = "", *words: str) -> subprocess.Popen[str]:
     """The script with ``weaver`` as bash; its arguments appear in the log."""
-    lines = (f'weaver() {{ echo "arguments: $*"; {weaver or "true"}; }}',)
+    lines = (f'weaver() {{ echo "arguments: $*"; {weaver or COMPLETE}; }}',)
     script = folder / "command.sh"
     script.write_text(command_script(POINT, Environment(lines=lines), folder.parent))
     return subprocess.Popen(["bash", str(script), *words], stdout=subprocess.PIPE, text=True)
@@ -41,7 +46,7 @@ def status(folder: Path) -> list[str]:
 
 def leave(folder: Path, validated: int, *, states: int, optimizers: int, seals: int = 0) -> None:
     """What a training left that wrote so many of each file."""
-    lines = [f"\x1b[1mEpoch #{epoch}: Current validation metric: 0.5 (best: 0.5)" for epoch in range(validated)]
+    lines = [f"\x1b[1mEpoch #{epoch}: {METRIC}" for epoch in range(validated)]
     (folder / "log.txt").write_text("\n".join(lines) + "\n")
     for name, number in (("state.pt", states), ("optimizer.pt", optimizers), ("seal.json", seals)):
         for epoch in range(number):
@@ -57,7 +62,6 @@ def leave(folder: Path, validated: int, *, states: int, optimizers: int, seals: 
         (dict(validated=2, states=3, optimizers=3, seals=3), 1),  # killed in the validation of epoch 2
         (dict(validated=3, states=3, optimizers=2, seals=3), 1),  # a file was lost
         (dict(validated=3, states=3, optimizers=3, seals=2), 1),
-        (dict(validated=12, states=12, optimizers=12, seals=12), 11),  # in the order of numbers
         (dict(validated=2, states=0, optimizers=0), None),  # checkpoints were removed
     ],
 )
@@ -66,9 +70,44 @@ def test_it_continues_after_the_last_complete_epoch(folder: Path, left: dict[str
     assert run(folder) == 0
     log = (folder / "log.txt").read_text().splitlines()
     resume = "" if epoch is None else f" --load-epoch {epoch}"
-    assert log[-1] == f"arguments: --num-epochs 4 --model-prefix net{resume}"
-    assert log[-2].endswith("starts" if epoch is None else f"continues after epoch {epoch}")
+    assert log[-2] == f"arguments: --num-epochs 4 --model-prefix net{resume}"
+    assert log[-3].endswith("starts" if epoch is None else f"continues after epoch {epoch}")
     assert status(folder)[0] == "finished"
+
+
+def test_epochs_are_ordered_as_numbers(folder: Path) -> None:
+    leave(folder, validated=12, states=12, optimizers=12, seals=12)
+    run(folder)
+    assert "--load-epoch 11" in (folder / "log.txt").read_text()
+
+
+def test_a_validation_before_an_epoch_was_repeated_is_void(folder: Path) -> None:
+    """The repetition was killed while it wrote its files: they are not empty, and not complete."""
+    leave(folder, validated=3, states=3, optimizers=2)
+    assert run(folder, "echo half > net_epoch-2_optimizer.pt; exec bash -c 'kill -9 $$'") == 137
+    assert set(read_metrics(folder)) == {0, 1}
+    run(folder)
+    arguments = [line for line in (folder / "log.txt").read_text().splitlines() if line.startswith("arguments")]
+    assert [line.split()[-1] for line in arguments] == ["1", "1"]
+    assert set(read_metrics(folder)) == {0, 1, 3}
+
+
+def test_without_the_last_epoch_nothing_is_finished(folder: Path) -> None:
+    """Whatever the command was, and said."""
+    assert run(folder, "true") == 1
+    assert status(folder)[:2] == ["failed", "1"]
+    last = (folder / "log.txt").read_text().splitlines()[-1]
+    assert last == "the command ended without an error, but epoch 3, the last one, is not complete"
+
+
+@pytest.mark.parametrize("environment", [{"venv": "/no/such"}, {"lcg": "/no/setup.sh"}, {"conda": "none"}])
+def test_without_its_environment_nothing_is_trained(folder: Path, environment: dict[str, str]) -> None:
+    """bash would go on, with a weaver that happens to be there."""
+    script = folder / "command.sh"
+    script.write_text(command_script(POINT, Environment(**environment), folder.parent))
+    assert subprocess.run(["bash", str(script)], capture_output=True).returncode == 1
+    assert status(folder)[:2] == ["failed", "1"]
+    assert (folder / "log.txt").read_text().splitlines()[-1].startswith("the environment is not there: ")
 
 
 def test_an_empty_file_is_no_checkpoint(folder: Path) -> None:
@@ -125,6 +164,14 @@ def test_it_works_in_the_directory_that_it_is_given(folder: Path, tmp_path: Path
     assert process.wait(20) == 0
     assert (elsewhere / "status").exists()
     assert not (folder / "status").exists()
+
+
+@pytest.mark.parametrize("name", ["it's {a} b", '$HOME"}', "a`b\\c"])
+def test_it_finds_its_directory_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name / "point"
+    folder.mkdir(parents=True)
+    assert run(folder) == 0
+    assert status(folder)[0] == "finished"
 
 
 def wait_for(path: Path) -> None:

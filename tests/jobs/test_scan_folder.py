@@ -170,6 +170,10 @@ def test_the_best_epoch_is_that_of_all_attempts(tmp_path: Path) -> None:
         (tmp_path / f"net_epoch-{epoch}_state.pt").touch()
     assert best_epoch(tmp_path, regression=False) == 1
     assert best_epoch(tmp_path, regression=True) == 0
+    (tmp_path / "log.txt").write_text(
+        "\n".join(f"Epoch #{line} (best: 0.8)" for line in ["0" + metrics[0][1:-3] + "nan", *metrics[1:]])
+    )
+    assert best_epoch(tmp_path, regression=True) == 2, "NaN is never the best"
 
 
 def test_slurm_gets_only_what_is_missing(tmp_path: Path) -> None:
