@@ -18,22 +18,24 @@ from .progress import Progress, best_epoch, checkpoint
 __all__ = ["AUDIT", "COLLECTED", "collect"]
 
 AUDIT, COLLECTED = "audit", "collected"
+_WORDS = "arguments.txt"
 
 
 def collect(folder: ScanFolder, points: list[Progress]) -> Path:
-    """Evaluate finished points that are not yet evaluated, then compare all that are; returns the directory.
+    """Evaluate finished points that are not yet evaluated in this way, then compare them; returns the directory.
 
     Raises
     ------
     ScanError: no point is finished, or there are no files to evaluate on
     SealError: as ``seal-weaver evaluate`` and ``seal-weaver compare``
     """
+    evaluations.check_evaluate(folder.scan.evaluate)
     finished = [progress.point for progress in points if progress.state == "finished"]
     if not finished:
         raise ScanError(f"{folder.path}: nothing to collect, no point is finished")
-    missing = [point for point in finished if not (folder.of(point) / AUDIT / compare.METRICS).exists()]
-    for point in tqdm(missing, unit="point", desc="collect", disable=not missing):
-        _evaluate(folder, point)
+    missing = [(point, words) for point in finished if not _is_evaluated(folder, point, words := _words(folder, point))]
+    for point, words in tqdm(missing, unit="point", desc="collect", disable=not missing):
+        _evaluate(folder, point, words)
     parser = argparse.ArgumentParser()
     compare.add_arguments(parser)
     words = [f"{point.setting}:{folder.of(point) / AUDIT}" for point in finished]
@@ -41,17 +43,35 @@ def collect(folder: ScanFolder, points: list[Progress]) -> Path:
     return folder.path / COLLECTED
 
 
-def _evaluate(folder: ScanFolder, point: Point) -> None:
+def _is_evaluated(folder: ScanFolder, point: Point, words: list[str]) -> bool:
+    """Whether by the same words: those under ``evaluate`` may have been changed."""
+    audit = folder.of(point) / AUDIT
+    done = (audit / compare.METRICS).exists() and (audit / _WORDS).exists()
+    return done and (audit / _WORDS).read_text() == _from_inside(folder, point, words)
+
+
+def _from_inside(folder: ScanFolder, point: Point, words: list[str]) -> str:
+    """The words as they are wherever the scan lies, one a line."""
+    return "".join(f"{word.replace(str(folder.of(point)), '.')}\n" for word in words)
+
+
+def _words(folder: ScanFolder, point: Point) -> list[str]:
     section = folder.scan.evaluate
     files = section.get("data-test", point.weaver.get("data-test"))
     if files is None:
         raise ScanError("scan.evaluate.data-test: expected files to evaluate on, found none, nor weaver.data-test")
     chosen = _checkpoint(folder, point, section.get("epoch", "best"))
     place = folder.of(point)
-    words = evaluations.words(section, files, point.options, place, chosen, place / AUDIT)
+    return evaluations.words(section, files, point.options, place, chosen, place / AUDIT)
+
+
+def _evaluate(folder: ScanFolder, point: Point, words: list[str]) -> None:
+    place = folder.of(point)
     (place / AUDIT).mkdir(exist_ok=True)
+    (place / AUDIT / _WORDS).unlink(missing_ok=True)
     with (place / AUDIT / "summary.txt").open("w") as file, redirect_stdout(file):
         evaluate.run(evaluations.make_parser().parse_args(words))
+    (place / AUDIT / _WORDS).write_text(_from_inside(folder, point, words))
 
 
 def _checkpoint(folder: ScanFolder, point: Point, which: str) -> str:

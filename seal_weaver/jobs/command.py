@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import ScanError
 from . import htcondor, local, schedulers, slurm
 from .collect import collect
-from .folder import ScanFolder, open_folder, prepare
+from .folder import ScanFolder, open_folder, prepare, require_in_place
 from .grid import Point
 from .progress import Progress, ask_queue, look, render
 
@@ -50,7 +50,11 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.action == "collect":
         print(collect(folder, points))
+        missing = [progress.point.name for progress in points if progress.state != "finished"]
+        if missing:
+            print(f"{len(missing)} of {len(points)} points are not finished, and left out: {', '.join(missing)}")
         return 0
+    require_in_place(folder)
     states = _BEGIN if options.action == "submit" else _RESUME
     return _submit(folder, points, [progress.point for progress in points if progress.state in states], queue is None)
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..evaluation import evaluate
 from ..parsing import found, unknown_key
-from .options import COPIES
+from .options import COPIES, OPTION_COPIES, option_files
 
 __all__ = ["EPOCHS", "check_evaluate", "words"]
 
@@ -54,10 +54,18 @@ def words(
     result += ["-m", str(point / checkpoint)]
     for key, value in own.items():
         if value is not False and value is not None:
-            result += [f"--{key}", *([] if value is True else map(str, _sequence(value)))]
-    for key, value in options.items():
+            for item in _repetitions(value):
+                result += [f"--{key}", *([] if item is True else map(str, _sequence(item)))]
+    copies = {key: str(point / OPTION_COPIES[key]) for key in option_files(options)}
+    for key, value in (dict(options) | copies).items():
         result += ["-o", key, repr(value)]
     return [*result, "--output", str(output)]
+
+
+def _repetitions(value: Any) -> Sequence[Any]:
+    """A list of lists is an option for each of them."""
+    lists = isinstance(value, (list, tuple)) and bool(value) and all(isinstance(item, (list, tuple)) for item in value)
+    return value if lists else [value]
 
 
 def _sequence(value: Any) -> Sequence[Any]:

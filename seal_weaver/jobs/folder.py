@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -21,16 +22,18 @@ import yaml
 
 from ..config import load_settings
 from ..errors import ConfigError, ScanError
+from ..parsing import found
 from . import htcondor, slurm
 from .evaluations import check_evaluate
 from .grid import Point, expand
-from .options import COPIES
-from .scripts import command_script
+from .options import COPIES, OPTION_COPIES, REPEATED, option_files
+from .schedulers import listed
+from .scripts import command_script, enter
 from .settings import Scan, parse_scan, read_scan
 
-__all__ = ["ScanFolder", "open_folder", "prepare"]
+__all__ = ["ScanFolder", "open_folder", "prepare", "require_in_place"]
 
-SETTINGS, JOBS = "scan.yaml", "jobs.txt"
+SETTINGS, JOBS, SCRIPT, RECORD = "scan.yaml", "jobs.txt", "command.sh", "point.json"
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,41 @@ def open_folder(path: Path) -> ScanFolder:
 
     Raises
     ------
-    ScanError: there is none
+    ScanError: there is none, or its settings have been changed
     """
     if not _is_scan(path):
         raise ScanError(f"{path}: no scan lies there; make one with `seal-weaver scan prepare scan.yaml -o {path}`")
     scan = parse_scan(read_scan(path / SETTINGS))
-    return ScanFolder(path.resolve(), scan, expand(scan))
+    folder = ScanFolder(path.resolve(), scan, expand(scan))
+    _require_unchanged(folder)
+    return folder
+
+
+def _require_unchanged(folder: ScanFolder) -> None:
+    """The settings are those of the trainings; what is not of a point, such as ``evaluate``, may have been changed."""
+    same = [point.name for point in folder.points] == listed(folder.path)
+    for point in folder.points if same else ():
+        same = same and json.loads((folder.of(point) / RECORD).read_text()) == json.loads(_record(point))
+    if not same:
+        raise ScanError(
+            f"{folder.path / SETTINGS}: changed since the scan was prepared, its trainings would not be the ones that "
+            "are described there; undo that, and prepare the new settings in a directory of their own"
+        )
+
+
+def require_in_place(folder: ScanFolder) -> None:
+    """Refuse to train in a copy: its scripts would go where they were made for.
+
+    Raises
+    ------
+    ScanError: the directory has been moved or copied
+    """
+    for point in folder.points:
+        if enter(folder.of(point)) not in (folder.of(point) / SCRIPT).read_text():
+            raise ScanError(
+                f"{folder.path}: moved or copied since it was prepared, the scripts in it would train in the old "
+                "place; move it back, or prepare the scan anew"
+            )
 
 
 def prepare(settings: Path, path: Path) -> ScanFolder:
@@ -77,18 +109,41 @@ def prepare(settings: Path, path: Path) -> ScanFolder:
     if path.exists() and any(path.iterdir()):
         if not _is_scan(path) or read_scan(path / SETTINGS) != content:
             raise ScanError(f"{path}: expected an empty directory, or the same scan; choose another with -o")
+        _require_same_files(folder)
         return folder
     # beside its place, then moved there: no half-made scan is ever found
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    (temporary / "logs").mkdir(parents=True)
-    for point in points:
-        _write_point(point, scan, temporary, path)
-    (temporary / JOBS).write_text("".join(f"{point.name}\n" for point in points))
-    for name, text in _submit_files(scan, path, len(points)).items():
-        (temporary / name).write_text(text)
-    (temporary / SETTINGS).write_text(yaml.safe_dump(content, sort_keys=False))
-    os.replace(temporary, path)
+    try:
+        (temporary / "logs").mkdir(parents=True)
+        for point in points:
+            _write_point(point, scan, temporary, path)
+        (temporary / JOBS).write_text("".join(f"{point.name}\n" for point in points))
+        for name, text in _submit_files(scan, path, len(points)).items():
+            (temporary / name).write_text(text)
+        (temporary / SETTINGS).write_text(yaml.safe_dump(content, sort_keys=False))
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _require_same_files(folder: ScanFolder) -> None:
+    for point in folder.points:
+        for _, source, name in _copies(point):
+            if (folder.of(point) / name).read_bytes() != source.read_bytes():
+                raise ScanError(
+                    f"{source}: changed since {folder.path} was prepared, whose trainings keep what they have; choose "
+                    "another directory with -o"
+                )
+
+
+def _copies(point: Point) -> list[tuple[str, Path, str]]:
+    """Path of the setting, file, and name of its copy."""
+    files = [
+        (f"scan.weaver.{key}", Path(point.weaver[key]), name) for key, name in COPIES.items() if key in point.weaver
+    ]
+    named = option_files(point.options)
+    return files + [(f"scan.options.{key}", Path(file), OPTION_COPIES[key]) for key, file in named.items()]
 
 
 def _is_scan(path: Path) -> bool:
@@ -107,15 +162,18 @@ def _submit_files(scan: Scan, path: Path, number: int) -> dict[str, str]:
 def _write_point(point: Point, scan: Scan, where: Path, path: Path) -> None:
     folder = where / point.name
     folder.mkdir()
-    for option, name in COPIES.items():
-        if option in point.weaver:
-            _copy(Path(point.weaver[option]), folder / name)
-    script = folder / "command.sh"
+    for _, source, name in _copies(point):
+        _copy(source, folder / name)
+    script = folder / SCRIPT
     script.write_text(command_script(point, scan.environment, path))
     script.chmod(0o755)
+    (folder / RECORD).write_text(_record(point))
+
+
+def _record(point: Point) -> str:
     record = {"name": point.name, "setting": point.setting, "settings": dict(point.settings)}
     record |= {"weaver": dict(point.weaver), "options": dict(point.options)}
-    (folder / "point.json").write_text(json.dumps(record, indent=2) + "\n")
+    return json.dumps(record, indent=2) + "\n"
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -129,9 +187,14 @@ def _copy(source: Path, target: Path) -> None:
 
 def _check(point: Point) -> None:
     """What would stop the training at its start: files that are not there, settings that SEAL refuses."""
-    for option in COPIES:
-        if option in point.weaver and not Path(point.weaver[option]).is_file():
-            raise ScanError(f"scan.weaver.{option}: there is no file {point.weaver[option]}")
+    for setting, source, _ in _copies(point):
+        if not source.is_file():
+            raise ScanError(f"{setting}: there is no file {source}")
+    values = {**point.options, **{key: point.weaver[key] for key in REPEATED if key in point.weaver}}
+    for key, value in values.items():
+        if not _is_literal(value):
+            expected = "expected finite numbers, texts, true, false, and lists and mappings of them"
+            raise ConfigError(f"scan: point {point.name}: {key}", f"{expected}, got {found(value)}")
     section = _seal_section(Path(point.weaver["data-config"]))
     if section is None and "seal" not in point.options:
         return
@@ -139,6 +202,15 @@ def _check(point: Point) -> None:
         load_settings(section, point.options.get("seal"))
     except ConfigError as error:
         raise ConfigError(f"scan: point {point.name}: {error.path}", error.problem) from error
+
+
+def _is_literal(value: Any) -> bool:
+    """Whether weaver reads what Python writes, unlike dates and infinities."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str | int) and _is_literal(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_literal(item) for item in value)
+    return math.isfinite(value) if isinstance(value, float) else value is None or isinstance(value, str | int)
 
 
 def _seal_section(config: Path) -> Any:

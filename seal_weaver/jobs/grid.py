@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -69,11 +69,21 @@ def expand(scan: Scan) -> tuple[Point, ...]:
 def _point(scan: Scan, setting: str, settings: Mapping[str, Any]) -> Point:
     weaver, options = dict(scan.weaver), _nest(scan.options.items(), {}, "scan.options")
     weaver |= {key.removeprefix(_WEAVER): value for key, value in settings.items() if key.startswith(_WEAVER)}
+    path = "scan.grid" if set(settings) <= set(scan.grid) else f"scan.points.{setting}"
+    _require_order(list(settings), path)
     network = [(key, value) for key, value in settings.items() if not key.startswith(_WEAVER)]
-    options = _nest(network, options, "scan.grid" if set(settings) <= set(scan.grid) else f"scan.points.{setting}")
+    options = _nest(network, options, path)
     seed = f"seed{settings[SEED]}" if SEED in settings else ""
     name = "_".join(part for part in (setting, seed) if part) or "training"
     return Point(name, setting or "training", settings, weaver, options)
+
+
+def _require_order(keys: Sequence[str], path: str) -> None:
+    """Refuse a key that would undo what one before it has set inside of its mapping."""
+    for index, key in enumerate(keys):
+        inside = next((earlier for earlier in keys[:index] if earlier.startswith(f"{key}.")), None)
+        if inside is not None:
+            raise ConfigError(f"{path}.{key}", f"would undo {inside}, which stands before it; put it first")
 
 
 def _nest(items: Iterable[tuple[str, Any]], base: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
@@ -12,6 +13,7 @@ __all__ = [
     "COPIES",
     "FLAGS",
     "LISTS",
+    "OPTION_COPIES",
     "PATHS",
     "PREFIX",
     "REPEATED",
@@ -19,6 +21,7 @@ __all__ = [
     "RESERVED",
     "VALUES",
     "check",
+    "option_files",
     "words",
 ]
 
@@ -67,6 +70,9 @@ COPIES = {
 }
 """Files of which each point has a copy: weaver writes beside the data config, and edits must not reach half a scan."""
 
+OPTION_COPIES = {"base": "base.py", "seal": "seal.yaml"}
+"""The same for network options that name a file: the network config behind ``seal_any.py``, and SEAL's settings."""
+
 PATHS = (*LISTS, *COPIES, "tensorboard-custom-fn", "load-model-weights")
 
 
@@ -93,6 +99,14 @@ def check(name: str, value: Any, path: str) -> None:
         raise ConfigError(path, f"expected a text or a number, got {found(value)}")
     if name == "num-epochs" and not (isinstance(value, int) and value >= 1):
         raise ConfigError(path, f"expected a whole number >= 1, got {found(value)}")
+    if name == "predict-output" and (Path(str(value)).is_absolute() or ".." in Path(str(value)).parts):
+        raise ConfigError(path, f"expected a file within the directory of the point, got {value!r}: all would write it")
+
+
+def option_files(network: Mapping[str, Any]) -> dict[str, str]:
+    """Network option -> the file that it names, of those in ``OPTION_COPIES``; another's ``base`` may be any."""
+    named = {key: value for key, value in network.items() if key in OPTION_COPIES and isinstance(value, str)}
+    return {key: value for key, value in named.items() if key != "base" or value.endswith(".py")}
 
 
 def words(name: str, value: Any) -> list[list[str]]:
@@ -103,6 +117,8 @@ def words(name: str, value: Any) -> list[list[str]]:
         return [[f"--{name}", *([value] if isinstance(value, str) else value)]]
     if name in REPEATED:
         return [[f"--{name}", key, repr(item)] for key, item in value.items()]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # `1e6` is a number of samples, too, but weaver reads no point in it
     return [[f"--{name}", str(value)]]
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..shipped import find_shipped
-from .options import PATHS
+from .options import OPTION_COPIES, PATHS, option_files
 
 __all__ = ["resolve"]
 
-_KEYS = {"weaver": PATHS, "options": ("seal",), "evaluate": ("data-test",), "environment": ("venv", "lcg")}
+_KEYS = {"weaver": PATHS, "options": ("seal", "base"), "evaluate": ("data-test",), "environment": ("venv", "lcg")}
 
 
 def resolve(content: Mapping[str, Any], base: Path) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def resolve(content: Mapping[str, Any], base: Path) -> dict[str, Any]:
     for section, keys in _KEYS.items():
         if isinstance(result.get(section), Mapping):
             result[section] = _each(result[section], keys, base)
-    axes = ["seal", *(f"weaver.{name}" for name in PATHS)]
+    axes = ["seal", "base", *(f"weaver.{name}" for name in PATHS)]
     if isinstance(result.get("grid"), Mapping):
         result["grid"] = _each(result["grid"], axes, base)
     if isinstance(result.get("points"), Mapping):
@@ -35,13 +35,22 @@ def resolve(content: Mapping[str, Any], base: Path) -> dict[str, Any]:
 
 
 def _each(section: Mapping[str, Any], keys: Any, base: Path) -> dict[str, Any]:
-    return {key: _absolute(value, base) if key in keys else value for key, value in section.items()}
+    return {key: _resolve(key, value, base) if key in keys else value for key, value in section.items()}
+
+
+def _resolve(key: str, value: Any, base: Path) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_resolve(key, item, base) for item in value]
+    if key in OPTION_COPIES and key not in option_files({key: value}):
+        return value
+    if key.endswith("load-model-weights") and isinstance(value, str):
+        file, separator, prefix = value.partition(":")  # weaver's for a part of another network
+        return f"{_absolute(file, base)}{separator}{prefix}"
+    return _absolute(value, base)
 
 
 def _absolute(value: Any, base: Path) -> Any:
-    """A path, or a list of them; ``name:path`` is weaver's for a group of files, and stays one."""
-    if isinstance(value, (list, tuple)):
-        return [_absolute(item, base) for item in value]
+    """A path; ``name:path`` is weaver's for a group of files, and stays one."""
     if not isinstance(value, str) or not value:
         return value
     group, separator, path = value.rpartition(":")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import ScanError
+from ..evaluation.names import slug
 
 __all__ = ["call", "identity", "listed", "run"]
 
@@ -16,8 +17,8 @@ _PATIENCE = 60  # seconds; a busy scheduler may take long, a dead one must not b
 
 
 def identity(folder: Path) -> str:
-    """The name of a scan's jobs, which no other scan has; the queue is asked for it."""
-    return f"{folder.name}-{hashlib.sha1(str(folder).encode()).hexdigest()[:6]}"
+    """The name of a scan's jobs, which no other scan has; the queue is asked for it, and takes a comma for the end."""
+    return f"{slug(folder.name)}-{hashlib.sha1(str(folder).encode()).hexdigest()[:6]}"
 
 
 def listed(folder: Path) -> list[str]:

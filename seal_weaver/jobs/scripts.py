@@ -91,7 +91,8 @@ def _command(point: Point, environment: Environment) -> str:
     for name, value in point.weaver.items():
         own = options.COPIES.get(name, value)
         lines += [_join(words) for words in options.words(name, own)]
-    lines += [_join(["-o", key, repr(value)]) for key, value in point.options.items()]
+    copies = {key: options.OPTION_COPIES[key] for key in options.option_files(point.options)}
+    lines += [_join(["-o", key, repr(copies.get(key, value))]) for key, value in point.options.items()]
     lines.append(f'--model-prefix {options.PREFIX} "${{resume[@]}}" &')
     return " \\\n    ".join(lines) + "\n"
 

@@ -26,7 +26,10 @@ FLAVOURS = ("espresso", "microcentury", "longlunch", "workday", "tomorrow", "tes
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _POINT = re.compile(r"[A-Za-z0-9][\w.+-]*")
-_NOT_POINTS = ("collected", "logs")
+_NOT_POINTS = (
+    *("collected", "logs", "jobs.txt", "missing.txt", "scan.yaml", "submit.sbatch", "submit.sub"),
+    "resubmit.sub",
+)
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
@@ -188,6 +191,19 @@ def parse_scan(content: Any) -> Scan:
     return scan
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which no key stands twice in one mapping: the second would replace the first unseen."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set[str]()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
+
+
 def read_scan(path: Path) -> dict[str, Any]:
     """The content of a ``scan.yaml``, paths in it made absolute: relative ones start from the file's directory.
 
@@ -196,7 +212,7 @@ def read_scan(path: Path) -> dict[str, Any]:
     ScanError: the file cannot be read
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _Loader)
     except (OSError, yaml.YAMLError) as error:
         raise ScanError(f"{path}: cannot be read: {error}") from error
     if not isinstance(content, dict):

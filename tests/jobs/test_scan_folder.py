@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from small_scan import EPOCHS, SCAN, write_scan
 from seal_weaver.cli import main
 from seal_weaver.errors import ConfigError, ScanError
 from seal_weaver.jobs import htcondor, slurm
+from seal_weaver.jobs.evaluations import words
 from seal_weaver.jobs.folder import ScanFolder, open_folder, prepare
 from seal_weaver.jobs.progress import best_epoch, look, render
+from seal_weaver.jobs.schedulers import identity
 from seal_weaver.jobs.settings import Slurm
 
 NAMES = ["plain_seed1", "plain_seed2", "gseal_seed1", "gseal_seed2"]
@@ -88,6 +91,89 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     assert str(caught.value) == f"scan.weaver.network-config: there is no file {tmp_path}/none.py"
     with pytest.raises(ScanError, match="no scan lies there"):
         open_folder(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("inf"), "1e999", date(2026, 1, 1), {"inner": [{1, 2}]}])
+def test_values_that_weaver_cannot_read_are_refused(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(ConfigError, match="^scan: point plain_seed1: x: expected finite numbers, texts, true, false"):
+        make(tmp_path, options={"x": value})
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.yaml"], "nothing is left half made"
+
+
+def test_files_of_options_are_copied_like_those_of_the_command(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("# first")
+    (tmp_path / "seal.yaml").write_text("gseal: {}")
+    names = {"base": "own.py", "seal": "seal.yaml"}
+    weaver = SCAN["weaver"] | {"network-config": "seal_any.py"}
+    folder = make(tmp_path, weaver=weaver, options=names, points={})
+    place = folder.path / "seed1"
+    assert (place / "base.py").read_text() == "# first"
+    command = (place / "command.sh").read_text()
+    assert "-o base \"'base.py'\" " in command
+    assert "-o seal \"'seal.yaml'\" " in command
+    evaluated = words({}, "jets.root", folder.points[0].options, place, "net.pt", place / "audit")
+    assert repr(str(place / "base.py")) in evaluated
+    assert repr(str(place / "seal.yaml")) in evaluated
+
+    (tmp_path / "own.py").write_text("# second")
+    with pytest.raises(ScanError, match=r"own\.py: changed since .* was prepared"):
+        make(tmp_path, weaver=weaver, options=names, points={})
+    (tmp_path / "own.py").unlink()
+    with pytest.raises(ScanError, match="^scan.options.base: there is no file"):
+        make(tmp_path, weaver=weaver, options=names, points={})
+
+
+def edit(folder: ScanFolder, **changes: Any) -> None:
+    path = folder.path / "scan.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes, sort_keys=False))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"grid": {"seed": [1, 2, 3]}}, {"options": {"fc_params": [[32, 0.1]]}}, {"points": {}}]
+)
+def test_settings_of_a_prepared_scan_do_not_change(tmp_path: Path, changes: dict[str, Any]) -> None:
+    folder = make(tmp_path)
+    edit(folder, evaluate={"num-jets": 7})
+    assert open_folder(folder.path).scan.evaluate == {"num-jets": 7}
+    edit(folder, **changes)
+    with pytest.raises(ScanError, match=r"scan\.yaml: changed since the scan was prepared"):
+        open_folder(folder.path)
+
+
+def test_a_copy_of_a_scan_does_not_train_in_the_original(tmp_path: Path, capsys) -> None:
+    folder = make(tmp_path)
+    copy = shutil.copytree(folder.path, tmp_path / "copy")
+    assert main(["scan", "submit", str(copy)]) == 1
+    assert "moved or copied since it was prepared" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*/*/log.txt"))
+    assert main(["scan", "status", str(copy)]) == 0
+
+
+def test_what_is_evaluated_in_another_way_is_evaluated_again(tmp_path: Path, monkeypatch, capsys) -> None:
+    folder = make(tmp_path, grid={})
+    place = folder.path / "gseal"
+    (place / "status").write_text("finished far 2026-01-01T00:00:00Z\n")
+    (place / "log.txt").write_text(VALIDATED)
+    for epoch in range(EPOCHS):
+        (place / f"net_epoch-{epoch}_state.pt").touch()
+    evaluated = []
+
+    def stand_in(arguments: Any) -> None:
+        evaluated.append(Path(arguments.model_prefix).name)
+        (arguments.output / "metrics.json").touch()
+
+    monkeypatch.setattr("seal_weaver.evaluation.evaluate.run", stand_in)
+    monkeypatch.setattr("seal_weaver.evaluation.compare.run", lambda arguments: None)
+    for _ in range(2):
+        assert main(["scan", "collect", str(folder.path)]) == 0
+        assert "1 of 2 points are not finished, and left out: plain" in capsys.readouterr().out
+    edit(folder, evaluate={"data-test": SCAN["evaluate"]["data-test"], "epoch": "last"})
+    assert main(["scan", "collect", str(folder.path)]) == 0
+    assert evaluated == ["net_epoch-0_state.pt", f"net_epoch-{EPOCHS - 1}_state.pt"]
+
+
+def test_the_queue_is_asked_for_one_name(tmp_path: Path) -> None:
+    assert identity(tmp_path / "a, b").startswith("a_b-")
 
 
 VALIDATED = "\x1b[1mEpoch #0: Current validation metric: 0.51042 (best: 0.51042)\x1b[0m\n"

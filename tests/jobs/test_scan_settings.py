@@ -11,9 +11,9 @@ import yaml
 from conftest import ROOT
 from small_scan import SCAN, write_scan
 
-from seal_weaver.errors import ConfigError
+from seal_weaver.errors import ConfigError, ScanError
 from seal_weaver.jobs import options
-from seal_weaver.jobs.evaluations import check_evaluate
+from seal_weaver.jobs.evaluations import check_evaluate, words
 from seal_weaver.jobs.grid import expand
 from seal_weaver.jobs.settings import Scan, parse_scan, read_scan
 
@@ -46,6 +46,7 @@ def names(**changes: Any) -> list[str]:
         ({"grid": {"weaver.in-memory": ["yes"]}}, "scan.grid.weaver.in-memory: expected true or false, got 'yes' (str)"),
         ({"grid": {"weaver.load-epoch": [1]}}, "scan.grid.weaver.load-epoch: cannot be set in a scan: the command finds out where to continue"),
         ({"points": {"a/b": {}}}, "scan.points.a/b: cannot be the name of a directory of the scan: 'a/b'; use letters, digits and -"),
+        ({"points": {"scan.yaml": {}}}, "scan.points.scan.yaml: cannot be the name of a directory of the scan: 'scan.yaml'; use letters, digits and -"),
         ({"points": {"logs": {}}}, "scan.points.logs: cannot be the name of a directory of the scan: 'logs'; use letters, digits and -"),
         ({"points": {"plain": {"seed": "1"}}}, "scan.points.plain.seed: expected a whole number >= 0, got '1' (str)"),
         ({"environment": {"venv": "/a", "lcg": "/b"}}, "scan.environment: expected one of venv, lcg, found 2"),
@@ -67,6 +68,8 @@ def test_errors_say_where_and_what(section: dict[str, Any], message: str) -> Non
         ({"num-epochs": 0}, "scan.weaver.num-epochs: expected a whole number >= 1, got 0 (int)"),
         ({"start-lr": True}, "scan.weaver.start-lr: expected a text or a number, got True (bool)"),
         ({"optimizer-option": "x"}, "scan.weaver.optimizer-option: expected a mapping from option to value, got 'x' (str)"),
+        ({"predict-output": "/data/scores.root"}, "scan.weaver.predict-output: expected a file within the directory of the point, got '/data/scores.root': all would write it"),
+        ({"predict-output": "../scores.root"}, "scan.weaver.predict-output: expected a file within the directory of the point"),
         ({"no-remake-weights": False}, "scan.weaver.no-remake-weights: expected true, got False (bool); leave it out instead"),
     ],
 )  # fmt: skip
@@ -192,6 +195,43 @@ def test_an_axis_into_what_is_no_mapping_is_an_error() -> None:
     assert str(caught.value) == "scan.grid.seal.gseal.weight: sets a key in 'seal', which is False here and no mapping"
 
 
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"grid": {"seal.gseal.weight": [1, 2], "seal": [False, True]}},
+        {"points": {"both": {"seal.gseal.weight": 3, "seal": {"compare": "logit"}}}},
+    ],
+)
+def test_no_setting_undoes_another(sections: dict[str, Any]) -> None:
+    """The points would differ in name only."""
+    with pytest.raises(
+        ConfigError, match=r"\.seal: would undo seal.gseal.weight, which stands before it; put it first$"
+    ):
+        expand(scan(**sections))
+
+
+def test_numbers_reach_weaver_as_they_were_meant() -> None:
+    """YAML 1.1 makes texts or fractions of some."""
+    weaver = expand(scan(weaver=WEAVER | {"samples-per-epoch": "1e6", "start-lr": "1e-3", "batch-size": 5.0e2}))[
+        0
+    ].weaver
+    written = {
+        name: options.words(name, weaver[name])[0][1] for name in ("samples-per-epoch", "start-lr", "batch-size")
+    }
+    assert written == {"samples-per-epoch": "1000000", "start-lr": "0.001", "batch-size": "500"}
+
+
+def test_lists_of_lists_are_an_option_for_each(tmp_path) -> None:
+    found = words({"pair": [["a", "b"], ["a", "c"]], "beta": [0.5, 0.9]}, "f", {}, tmp_path, "net.pt", tmp_path)
+    assert " ".join(found).count("--pair a b --pair a c --beta 0.5 0.9") == 1
+
+
+def test_a_key_that_stands_twice_is_an_error(tmp_path) -> None:
+    (tmp_path / "scan.yaml").write_text("points:\n  plain: {seal: false}\n  plain: {}\n")
+    with pytest.raises(ScanError, match="(?s)cannot be read: 'plain' is given twice.*line 3"):
+        read_scan(tmp_path / "scan.yaml")
+
+
 def test_two_points_of_one_name_are_an_error() -> None:
     with pytest.raises(ConfigError) as caught:
         expand(scan(grid={"a": [1, "1"]}))
@@ -214,3 +254,14 @@ def test_relative_paths_start_from_the_file(tmp_path) -> None:
     assert content["environment"]["venv"] == f"{tmp_path}/env"
     again = write_scan(tmp_path / "again.yaml", **content)
     assert read_scan(again) == content, "absolute paths stay"
+
+
+def test_relative_paths_in_options_start_from_the_file(tmp_path) -> None:
+    weaver = WEAVER | {"load-model-weights": "pre.pt:mod"}
+    network = {"base": "own.py", "seal": "seal.yaml"}
+    content = read_scan(
+        write_scan(tmp_path / "scan.yaml", weaver=weaver, options=network, grid={"base": ["b.py", "c"]})
+    )
+    assert content["options"] == {"base": f"{tmp_path}/own.py", "seal": f"{tmp_path}/seal.yaml"}
+    assert content["grid"] == {"base": [f"{tmp_path}/b.py", "c"]}, "another network's option of that name"
+    assert content["weaver"]["load-model-weights"] == f"{tmp_path}/pre.pt:mod"
