@@ -40,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
     """Carry out ``seal-weaver scan``; returns the exit code."""
     if options.action == "prepare":
         folder = prepare(options.settings, options.output)
-        print(f"{folder.path}: {len(folder.points)} points; next: seal-weaver scan submit {options.output}")
+        where = shlex.quote(str(options.output))
+        print(f"{folder.path}: {len(folder.points)} points; next: seal-weaver scan submit {where}")
         return 0
     folder = open_folder(options.folder)
     queue = ask_queue(folder)
@@ -85,8 +86,15 @@ def _command(folder: ScanFolder, names: list[str]) -> list[str]:
 
 def _run_here(folder: ScanFolder, points: list[Point]) -> int:
     failed = local.run(folder, points)
-    if failed:
-        print(render([progress for progress in look(folder, None) if progress.point in failed], None))
-        raise ScanError(f"{len(failed)} of {len(points)} trainings failed; see log.txt in their directories")
-    print(f"{len(points)} trainings are done; next: seal-weaver scan collect {folder.path}")
+    seen = [progress for progress in look(folder, None) if progress.point in failed]
+    # whoever finds a training running already has not failed
+    busy = [progress for progress in seen if progress.state == "running"]
+    bad = [progress for progress in seen if progress.state not in ("running", "finished")]
+    if busy:
+        print(f"{len(busy)} of {len(points)} trainings run already, begun by someone else")
+    if bad:
+        print(render(bad, None))
+        raise ScanError(f"{len(bad)} of {len(points)} trainings failed; see log.txt in their directories")
+    done = len(points) - len(busy)
+    print(f"{done} trainings are done; next: seal-weaver scan collect {shlex.quote(str(folder.path))}")
     return 0

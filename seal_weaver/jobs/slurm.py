@@ -59,4 +59,6 @@ def queue(folder: Path) -> dict[str, str] | None:
         return None
     everything = listed(folder)
     rows = [line.split() for line in output.splitlines()]
-    return {everything[int(index)]: "queued" if state in _QUEUED else "running" for index, state in rows}
+    known = {str(index): name for index, name in enumerate(everything)}
+    # an array that was submitted by hand may have others
+    return {known[index]: "queued" if state in _QUEUED else "running" for index, state in rows if index in known}

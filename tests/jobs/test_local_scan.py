@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -10,6 +11,7 @@ import pytest
 from small_scan import EPOCHS, MORTAL, require_compared, require_resumed, write_scan
 
 from seal_weaver.cli import main
+from seal_weaver.jobs import command as command_line
 from seal_weaver.jobs import local
 from seal_weaver.jobs.folder import open_folder
 from seal_weaver.jobs.progress import look
@@ -34,6 +36,26 @@ def test_an_interrupt_ends_what_runs_and_leaves_the_rest(tmp_path: Path, monkeyp
     states = [(progress.state, progress.note) for progress in look(open_folder(path), None)]
     assert [state for state, _ in states] == ["failed", "failed", "waiting", "waiting"]
     assert states[0][1].startswith("killed by signal 15: ")
+
+
+def test_what_runs_already_is_left_to_who_began_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "scan"
+    stand_in = {"lines": ["weaver() { exec sleep 100; }"]}
+    settings = write_scan(tmp_path / "scan.yaml", environment=stand_in, grid={}, points={"one": {}})
+    assert main(["scan", "prepare", str(settings), "-o", str(path)]) == 0
+    command = ["bash", str(path / "one" / "command.sh")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as other:
+        end = monotonic() + 20
+        while not (path / "one" / "status").exists() and monotonic() < end:
+            Event().wait(0.05)
+        # as a command sees it that has looked before the other began
+        (path / "one" / "status").rename(path / "one" / "kept")
+        folder = open_folder(path)
+        chosen = [progress.point for progress in look(folder, None) if progress.state == "waiting"]
+        (path / "one" / "kept").rename(path / "one" / "status")
+        assert command_line._run_here(folder, chosen) == 0
+        other.terminate()
+    assert "1 of 1 trainings run already, begun by someone else" in capsys.readouterr().out
 
 
 def test_a_scan_of_which_a_training_is_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

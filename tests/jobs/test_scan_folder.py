@@ -292,7 +292,12 @@ def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **programs: str) ->
 
 def test_queues_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make(tmp_path, backend="slurm").path
-    pretend(tmp_path, monkeypatch, squeue="echo '0 RUNNING'; echo '3 PENDING'", condor_q="echo plain_seed2 5; echo x 4")
+    pretend(
+        tmp_path,
+        monkeypatch,
+        squeue="echo '0 RUNNING'; echo '3 PENDING'; echo '9 RUNNING'; echo 'N/A RUNNING'",
+        condor_q="echo plain_seed2 5; echo x 4",
+    )
     assert slurm.queue(path) == {"plain_seed1": "running", "gseal_seed2": "queued"}
     assert htcondor.queue(path) == {"plain_seed2": "held"}
 
