@@ -148,6 +148,20 @@ def test_it_does_not_run_twice_at_a_time(folder: Path) -> None:
     first.wait(20)
 
 
+def test_a_place_without_locks_is_named_in_the_log(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where ``flock`` is missing, or on a file system such as AFS: trained all the same, and said."""
+    assert run(folder) == 0
+    assert "no lock here" not in (folder / "log.txt").read_text()
+    programs = folder.parent / "programs"
+    programs.mkdir()
+    (programs / "flock").write_text("#!/bin/bash\nexit 65\n")
+    (programs / "flock").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    (folder / "status").unlink()
+    assert run(folder) == 0
+    assert "no lock here (flock: 65)" in (folder / "log.txt").read_text()
+
+
 def test_a_signal_reaches_the_training_and_is_noted(folder: Path) -> None:
     process = start(folder, "exec sleep 100")
     wait_for(folder / "status")

@@ -8,11 +8,12 @@ if grep -qs '^finished' status; then echo "$PWD: finished already"; exit 0; fi
 
 # never two at a time; where the file system has no locks, this is left to you
 exec 9> lock
-flock -w 3 -E 75 9 2> /dev/null
-if [ $? -eq 75 ]; then echo "$PWD: running already"; exit 75; fi
+flock -w 3 -E 75 9 2> /dev/null; lock=$?
+if [ $lock -eq 75 ]; then echo "$PWD: running already"; exit 75; fi
 
 echo "$PWD: the log is log.txt"
 exec >> log.txt 2>&1
+if [ $lock -ne 0 ]; then echo "no lock here (flock: $lock): see to it that this directory is trained in once at a time"; fi
 # in one piece, so that neither a reader nor a full disk finds half of it
 set_status() { echo "$* $(hostname) $(date -u +%Y-%m-%dT%H:%M:%SZ)" > status.new && mv -f status.new status; }
 without_environment() { echo "the environment is not there: $1"; set_status failed 1; exit 1; }
