@@ -13,7 +13,7 @@ if [ $lock -eq 75 ]; then echo "$PWD: running already"; exit 75; fi
 
 echo "$PWD: the log is log.txt"
 exec >> log.txt 2>&1
-if [ $lock -ne 0 ]; then echo "no lock here (flock: $lock): see to it that this directory is trained in once at a time"; fi
+if [ $lock -ne 0 ]; then echo "no lock here (flock: $lock): never train here twice at a time"; fi
 # in one piece, so that neither a reader nor a full disk finds half of it
 set_status() { echo "$* $(hostname) $(date -u +%Y-%m-%dT%H:%M:%SZ)" > status.new && mv -f status.new status; }
 without_environment() { echo "the environment is not there: $1"; set_status failed 1; exit 1; }
