@@ -135,7 +135,8 @@ class Penaliser:
         loaded = [x[: max(jets.values())] for x in loaded]
         seed = self._seeds(replica)
         reuse = prepared.reuse and module.training and output.dtype == torch.float32
-        autocast = None if "delta_seal" in names else _outer_autocast(device)
+        # in training and validation alike, also where deltaSEAL has the weight 0 and is only logged
+        autocast = None if settings.delta_seal is not None else _outer_autocast(device)
         with traceless(module, device) as statistics:
             function = DeployedFunction(
                 module, self._feature_map, loaded, settings, prepared.vectors, statistics, autocast=autocast

@@ -33,6 +33,7 @@ __all__ = [
     "random_rotations",
     "rotation_from_quaternion",
     "transform",
+    "unit_vectors",
 ]
 
 _ENERGY = 3
@@ -116,11 +117,9 @@ def boost_from_rapidity(rapidity: Tensor) -> Tensor:
     return boost_from_velocity(rapidity * (length.tanh() / length.clamp(min=1e-300)).masked_fill(length == 0, 1.0))
 
 
-def _directions(number: int, generator: torch.Generator) -> Tensor:
-    """Unit vectors (N, 3) uniform on the sphere (Archimedes: cos(theta) is uniform)."""
-    device = generator.device
-    cosine = 2.0 * torch.rand(number, dtype=torch.float64, device=device, generator=generator) - 1.0
-    phi = 2.0 * math.pi * torch.rand(number, dtype=torch.float64, device=device, generator=generator)
+def unit_vectors(first: Tensor, second: Tensor) -> Tensor:
+    """Unit vectors (N, 3) from numbers (N,) in [0, 1): uniform on the sphere if they are (Archimedes)."""
+    cosine, phi = 2.0 * first - 1.0, 2.0 * math.pi * second
     sine = (1.0 - cosine.square()).clamp(min=0.0).sqrt()
     return torch.stack([sine * phi.cos(), sine * phi.sin(), cosine], dim=1)
 
@@ -132,9 +131,10 @@ def random_boosts(number: int, beta2_max: float, generator: torch.Generator) -> 
     """
     if not 0.0 <= beta2_max < 1.0:
         raise ValueError(f"beta2_max: expected 0 <= beta2_max < 1, got {beta2_max}")
-    uniform = torch.rand(number, dtype=torch.float64, device=generator.device, generator=generator)
-    beta = (beta2_max * uniform).sqrt()
-    return boost_from_velocity(beta[:, None] * _directions(number, generator))
+    beta2, first, second = (
+        torch.rand(number, dtype=torch.float64, device=generator.device, generator=generator) for _ in range(3)
+    )
+    return boost_from_velocity((beta2_max * beta2).sqrt()[:, None] * unit_vectors(first, second))
 
 
 def rotation_from_quaternion(quaternion: Tensor) -> Tensor:

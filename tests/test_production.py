@@ -17,7 +17,6 @@ import torch
 import uproot
 from conftest import (
     CONFIGS,
-    JETS,
     NETWORKS,
     PLAIN,
     SMALL_PART,
@@ -184,7 +183,6 @@ def test_weights_of_a_plain_training_start_a_seal_training(run_weaver) -> None:
     assert list(before) == list(after)
     parameters = [key for key in before if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))]
     assert all(torch.equal(before[key], after[key]) for key in parameters), "a rate of 0 keeps what was loaded"
-    assert JETS.exists()
 
 
 def test_memory_does_not_grow_with_the_steps() -> None:

@@ -17,7 +17,6 @@ from ..config import SealConfig, load_settings
 from ..errors import ConfigError, EvaluationError
 from ..features import FeatureMap
 from ..selfcheck import significantly_above
-from .files import find_files, require_branches
 from .measure import EFFICIENCIES, measure
 from .metrics import check_efficiency
 from .probes import Probe
@@ -94,11 +93,11 @@ def audit(
     used = {probe.generator for probe in probes if probe.generator is not None}
     matrices = {name: torch.tensor(settings.matrix(name), dtype=torch.float64) for name in used}
     sources = element_sources(tuple(probes), matrices, seed)
-    bar = tqdm(total=_count(files, config, num_jets), unit="jet", desc="evaluate", disable=not progress)
+    bar = tqdm(unit="jet", desc="evaluate", disable=not progress)
     # the file of scores appears when the metrics are there, too
     with Spool(output, LABEL) as spool, _writing(output, scores) as write:
         with quiet_weaver(), bar:
-            batches = read_batches(data_config, files, batch_size, num_jets, num_workers)
+            batches = read_batches(data_config, files, batch_size, num_jets, num_workers, announce=bar.reset)
             for chunk in scan(tagger, feature_map, batches, sources, nominal, settings.tolerance):
                 _require_classes(chunk.scores[nominal], classes, model)
                 check_scores(nominal.name, chunk.scores[nominal], (len(chunk.pt), len(classes)))
@@ -174,15 +173,6 @@ def _writing(output: Path, scores: str | None) -> Iterator[Callable[[Mapping[str
             yield append
     for other in {"root", "parquet"} - {scores}:
         (output / f"scores.{other}").unlink(missing_ok=True)
-
-
-def _count(files: Sequence[str], config: Any, num_jets: int | None) -> int | None:
-    """Jets before the selection; None where a format does not tell."""
-    paths = [path for group in find_files(files).values() for path in group]
-    entries = require_branches(paths, config)
-    if len(entries) < len(paths):
-        return num_jets
-    return min(sum(entries.values()), num_jets or sum(entries.values()))
 
 
 def _require_classes(scores: Any, classes: Sequence[str], model: str) -> None:

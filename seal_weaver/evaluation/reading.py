@@ -11,7 +11,7 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -102,6 +102,7 @@ def read_batches(
     num_jets: int | None = None,
     num_workers: int = 0,
     spread: bool = False,
+    announce: Callable[[int | None], Any] = lambda jets: None,
 ) -> Iterator[Batch]:
     """Jets in the order of the files, as ``weaver --predict`` reads them; the last batch may be smaller.
 
@@ -113,6 +114,7 @@ def read_batches(
     num_workers: processes that read; with more than one, weaver's order of batches is theirs in turn. One is
         enough for ``num_jets``, which would be others with more
     spread: take the ``num_jets`` from several places of several files instead of from the beginning, in this process
+    announce: told the number of jets before the selection; None where a format does not say
 
     Raises
     ------
@@ -128,7 +130,10 @@ def read_batches(
         entries = require_branches(chosen, data_config)
         datasets = _spread_datasets(str(data_config_path), chosen, num_jets, entries)
     else:
-        require_branches(chain(*groups.values()), data_config)
+        paths = list(chain(*groups.values()))
+        entries = require_branches(paths, data_config)
+        jets = sum(entries.values())
+        announce(num_jets if len(entries) < len(paths) else jets if num_jets is None else min(jets, num_jets))
         datasets = [_test_dataset(str(data_config_path), name, group) for name, group in groups.items()]
     left = num_jets
     total = 0

@@ -63,17 +63,17 @@ def scan(
         if number == 0:
             vectors = tagger.precision(plain, feature_map.layout.position(feature_map.layout.momenta_index))
         momenta = feature_map.momenta(loaded)
+        jet = feature_map.jet(momenta, loaded)
         scores = {nominal: tagger(plain)}
         usable = _reproduced(feature_map, momenta, loaded, tolerance)
         with tagger.precise():
             for probe, draw in sources.items():
                 elements = draw(len(momenta)).to(tagger.device)
                 if probe.kind in SIDES:
-                    elements = _off_the_jump(elements, feature_map.jet(momenta, loaded))
+                    elements = _off_the_jump(elements, jet)
                 inputs, finite = feature_map(transform(elements, momenta), loaded, vectors)
                 scores[probe] = tagger(inputs)
                 usable &= finite & scores[probe].isfinite().all(dim=1)
-        jet = feature_map.jet(momenta, loaded)
         yield Chunk(
             {name: _on_host(values) for name, values in batch.labels.items()},
             batch.observers,

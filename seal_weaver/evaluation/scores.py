@@ -14,6 +14,7 @@ import uproot
 
 from ..errors import EvaluationError
 from .scan import Chunk
+from .selection import SIDES
 
 __all__ = ["LABEL", "TREE", "columns", "score_file"]
 
@@ -22,7 +23,7 @@ LABEL = "_label_"
 """Where weaver puts the index of the true class."""
 
 _JETS = 20_000
-_SIDES = ("identity", "forward", "backward")
+_WITHOUT_COLUMNS = ("nominal", "identity", *SIDES)
 
 Columns = Mapping[str, Any]
 
@@ -39,7 +40,7 @@ def columns(chunk: Chunk, classes: Sequence[str]) -> dict[str, Any]:
         result[f"score_{name}"] = np.exp(nominal[:, index])
     result |= {**chunk.labels, **chunk.observers, "seal_usable": chunk.usable}
     for probe, scores in chunk.scores.items():
-        if probe.kind in ("nominal", *_SIDES):
+        if probe.kind in _WITHOUT_COLUMNS:
             continue
         probabilities = np.where(chunk.usable[:, None], np.exp(scores), np.float32(np.nan))
         result |= {f"score_{name}_{probe.name}": probabilities[:, index] for index, name in enumerate(classes)}

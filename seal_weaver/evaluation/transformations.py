@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..lorentz import boost_from_velocity, exponential
+from ..lorentz import boost_from_velocity, exponential, unit_vectors
 from .probes import Probe
 
 __all__ = ["ElementSource", "element_sources"]
@@ -52,9 +51,7 @@ def _isotropic_boosts(uniform: np.ndarray, value: float, spread: bool) -> Tensor
     """Boosts of |beta| = ``value``, or with beta^2 uniform up to it, from (N, 3) uniform numbers."""
     u_beta, u_cosine, u_phi = torch.from_numpy(uniform).unbind(dim=1)
     beta = (value * u_beta).sqrt() if spread else torch.full_like(u_beta, value)
-    cosine, phi = 2.0 * u_cosine - 1.0, 2.0 * math.pi * u_phi
-    sine = (1.0 - cosine.square()).sqrt()
-    return boost_from_velocity(beta[:, None] * torch.stack([sine * phi.cos(), sine * phi.sin(), cosine], dim=1))
+    return boost_from_velocity(beta[:, None] * unit_vectors(u_cosine, u_phi))
 
 
 def _signs(uniform: np.ndarray) -> Tensor:
