@@ -68,7 +68,7 @@ def compare_inputs(feature_map: FeatureMap, inputs: Sequence[Tensor], tolerance:
     recomputed, finite = feature_map(feature_map.momenta(inputs), inputs)
     deviations = feature_map.deviations(recomputed, inputs)
     real = feature_map.mask(inputs)
-    momenta = inputs[feature_map.layout.momenta_index].double()
+    momenta = feature_map.loaded_momenta(inputs)
     space_like = real & (momenta[:, 3] < (1.0 - _SPACE_LIKE_TOLERANCE) * momenta[:, :3].norm(dim=1))
     constituents = int(real.sum())
     return Agreement(
@@ -76,7 +76,7 @@ def compare_inputs(feature_map: FeatureMap, inputs: Sequence[Tensor], tolerance:
         deviations=deviations,
         off=deviations > tolerance,
         finite=finite,
-        full=real.all(dim=1),
+        full=feature_map.constituents(inputs).all(dim=1),
         space_like=float(space_like.sum()) / max(1, constituents),
         constituents=constituents,
     )

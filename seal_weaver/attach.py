@@ -32,7 +32,7 @@ from .preparation import (
 )
 from .subgroups import RandomElements
 
-__all__ = ["Penaliser", "strip_input"]
+__all__ = ["Penaliser", "strip_inputs"]
 
 _STASH = "_seal_inputs"
 """Where a network keeps its inputs between its forward pass and the hook; on the network, so that under
@@ -253,10 +253,11 @@ def _outer_autocast(device: torch.device) -> torch.dtype | None:
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
 
 
-def strip_input(module: nn.Module, index: int, total: int) -> RemovableHandle:
-    """Take input ``index`` (the jet's four-vector) away before the network sees its ``total`` inputs."""
+def strip_inputs(module: nn.Module, hidden: Sequence[int], total: int) -> None:
+    """Take the inputs at the positions ``hidden`` away before the network sees its ``total`` inputs."""
 
     def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        return (*args[:index], *args[index + 1 :]) if len(args) == total else None
+        return tuple(x for i, x in enumerate(args) if i not in hidden) if len(args) == total else None
 
-    return module.register_forward_pre_hook(hook)
+    if hidden:
+        module.register_forward_pre_hook(hook)

@@ -92,9 +92,8 @@ class Augmenter:
         usable = close & finite & finite_at_rest
         with self._lock:
             self._left_out.append((len(usable), (~usable).sum().float()))
-        jet = self._feature_map.layout.jet_index
-        if jet is not None:  # stripped by the next hook
-            recomputed.insert(jet, inputs[jet][: len(usable)])
+        for hidden in self._feature_map.layout.hidden:  # stripped by the next hook
+            recomputed.insert(hidden, inputs[hidden][: len(usable)])
         return tuple(
             torch.cat(
                 [torch.where(usable.view(-1, *(1,) * (x.dim() - 1)), new.to(x.dtype), x[: len(new)]), x[len(new) :]]

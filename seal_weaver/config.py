@@ -41,6 +41,19 @@ def _representation(path: str, value: Any) -> str | Mapping[str, Matrix] | None:
     return parsing.mapping_of(parsing.matrix(), "generator to matrix")(path, value)
 
 
+def _momenta(path: str, value: Any) -> str | Mapping[str, str | None] | None:
+    if not isinstance(value, Mapping):
+        if value is None or isinstance(value, str):
+            return value
+        raise ConfigError(
+            path,
+            f"expected the name of an input group, or a mapping from them to their masks, got {found(value)}",
+        )
+    if not value:
+        raise ConfigError(path, "expected at least one input group of four-momenta, found none")
+    return parsing.mapping_of(parsing.name_or_none, "input group to its mask group")(path, value)
+
+
 @dataclass(frozen=True)
 class SealConfig:
     """All settings of SEAL.
@@ -55,10 +68,12 @@ class SealConfig:
     algebra: generators of your own, name -> 4x4 matrix acting on (px, py, pz, E)
     representation: how the outputs transform, where they are not invariant: generator -> matrix (C, C), or ``vector``
         for an output (px, py, pz, E)
-    momenta: input group of four-momenta (px, py, pz, E); None: the only group named ``*_vectors``
-    mask: its mask group; None: the group of the same prefix named ``*_mask``
+    momenta: input group of four-momenta (px, py, pz, E), or a mapping from several to their mask groups; None: all
+        groups named ``*_vectors``
+    mask: the mask group of a single one; None: the group of the same prefix named ``*_mask``
     jet: input group of length 1 with the jet's (px, py, pz, E), stripped before the network sees its inputs;
-        None: the jet is the masked sum of the constituents
+        None: the jet is the masked sum of the constituents, the first group of momenta
+    hidden: further input groups that the network does not read, stripped as well: momenta, or branches for formulas
     observables: variable -> formula or convention, extends and overrides the table of conventions
     invariants: variables (or patterns such as ``part_d0*``) held fixed on purpose
     tolerance: largest difference, in network-input units, between recomputed and loaded inputs
@@ -73,9 +88,10 @@ class SealConfig:
     warmup_epochs: float = setting(0.0, parsing.number(0.0))
     algebra: Mapping[str, Matrix] = setting(_NOTHING, parsing.mapping_of(parsing.matrix(4), "name to 4x4 matrix"))
     representation: str | Mapping[str, Matrix] | None = setting(None, _representation)
-    momenta: str | None = setting(None, parsing.name_or_none)
+    momenta: str | Mapping[str, str | None] | None = setting(None, _momenta)
     mask: str | None = setting(None, parsing.name_or_none)
     jet: str | None = setting(None, parsing.name_or_none)
+    hidden: tuple[str, ...] = setting((), parsing.names)
     observables: Mapping[str, str] = setting(_NOTHING, parsing.expressions)
     invariants: tuple[str, ...] = setting((), parsing.names)
     tolerance: float = setting(5e-3, parsing.number(0.0))
@@ -86,6 +102,8 @@ class SealConfig:
             raise ConfigError(
                 "seal", "no penalty and no augmentation is left; to train without SEAL use `-o seal False`"
             )
+        if isinstance(self.momenta, Mapping) and self.mask is not None:
+            raise ConfigError("seal.mask", "goes with a single group of momenta; the mapping `momenta` names the masks")
         self._check_algebra()
         self._check_representation()
 
@@ -239,8 +257,8 @@ def _merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, An
         if isinstance(old, Mapping) and value is True:
             continue  # on, as it is
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        # a mapping of generators is one choice: members of groups would add to it unseen
-        one_choice = key in ("generators", "representation")
+        # a mapping of generators or collections is one choice: members of groups would add to it unseen
+        one_choice = key in ("generators", "representation", "momenta")
         merged[key] = _merge(dict(old or {}), value) if both and not one_choice else value
     return merged
 

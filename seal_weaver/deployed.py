@@ -149,7 +149,7 @@ class DeployedFunction:
         longest = max(_MIN_LONGEST, jets // _LONGEST_SHARE)
         if jets < 3 * longest or not self._splits:
             return self._forward(*inputs)
-        order = self._feature_map.mask([x[:jets] for x in self._loaded]).sum(dim=1).argsort()
+        order = self._feature_map.constituents([x[:jets] for x in self._loaded]).sum(dim=1).argsort()
         parts = order.split([jets - longest, longest])
         outputs = torch.cat([self._forward(*(x[part] for x in inputs)) for part in parts])
         return outputs[order.argsort()]

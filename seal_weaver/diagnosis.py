@@ -135,9 +135,9 @@ def _from_pattern(case: Case) -> Fault | None:
     remedy = snippet(jet_group(case.settings.observables))
     if layout.jet is None and _only_full_jets(off, full, limit):
         message = (
-            f"truncated jets: only jets with {layout.length} or more constituents are off, because the jet is the sum "
-            f"of the constituents that are left; give the jet's own four-momentum as an input group of length 1, or "
-            "raise the length"
+            f"truncated jets: only jets with {layout.constituents.length} or more constituents are off, because the "
+            "jet is the sum of the constituents that are left; give the jet's own four-momentum as an input group of "
+            "length 1, or raise the length"
         )
         return Fault("truncated", names, message, remedy)
     if layout.jet is None and _only_jet_variables(case.feature_map, names):

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .errors import FeatureMapError
+from .fourmomentum import ATTRIBUTES, CONSTRUCTORS, FourMomentum, safe_hypot, safe_sqrt
 
 __all__ = ["FUNCTIONS", "Expression", "Values", "compile_expression"]
 
@@ -35,7 +36,7 @@ class Values(Protocol):
 Node = Callable[[Values], Any]
 
 
-def _lift(function: Callable[..., Tensor]) -> Callable[..., Any]:
+def _lift(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let a torch function take Python numbers where NumPy's takes scalars."""
 
     def call(_: Values, *arguments: Any) -> Tensor:
@@ -49,17 +50,6 @@ def _lift(function: Callable[..., Tensor]) -> Callable[..., Any]:
         )
 
     return call
-
-
-def _sqrt(x: Tensor) -> Tensor:
-    """Square root with gradient 0 instead of inf at exactly 0 (NaN below, as NumPy)."""
-    zero = x == 0
-    return torch.where(zero, torch.zeros_like(x), torch.where(zero, torch.ones_like(x), x).sqrt())
-
-
-def _hypot(x: Tensor, y: Tensor) -> Tensor:
-    """Hypotenuse with gradient 0 instead of NaN at the origin (a constituent along the jet axis)."""
-    return _sqrt(x.square() + y.square())
 
 
 def _where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -96,32 +86,38 @@ _SUM = _reduction(0.0, lambda x: x.sum(dim=1, keepdim=True))
 _ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
     "abs": torch.abs, "absolute": torch.abs, "fabs": torch.abs, "sign": torch.sign, "negative": torch.neg,
     "exp": torch.exp, "expm1": torch.expm1, "log": torch.log, "log1p": torch.log1p,
-    "log2": torch.log2, "log10": torch.log10, "sqrt": _sqrt, "square": torch.square,
+    "log2": torch.log2, "log10": torch.log10, "sqrt": safe_sqrt, "square": torch.square,
     "sin": torch.sin, "cos": torch.cos, "tan": torch.tan,
     "arcsin": torch.asin, "arccos": torch.acos, "arctan": torch.atan, "arctan2": torch.atan2,
     "sinh": torch.sinh, "cosh": torch.cosh, "tanh": torch.tanh,
     "arcsinh": torch.asinh, "arccosh": torch.acosh, "arctanh": torch.atanh,
-    "hypot": _hypot, "power": torch.pow, "maximum": torch.maximum, "minimum": torch.minimum,
+    "hypot": safe_hypot, "power": torch.pow, "maximum": torch.maximum, "minimum": torch.minimum,
     "add": torch.add, "subtract": torch.sub, "multiply": torch.mul, "divide": torch.div,
     "where": _where, "clip": _clip, "ones_like": torch.ones_like, "zeros_like": torch.zeros_like,
     "isnan": torch.isnan, "isfinite": torch.isfinite, "nan_to_num": torch.nan_to_num,
     "logical_and": torch.logical_and, "logical_or": torch.logical_or, "logical_not": torch.logical_not,
 }  # fmt: skip
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{name: _lift(function) for name, function in _ELEMENTWISE.items()},
+_REDUCTIONS: dict[str, Callable[..., Tensor]] = {
     "sum": _SUM,
     "max": _reduction(-math.inf, lambda x: x.amax(dim=1, keepdim=True)),
     "min": _reduction(math.inf, lambda x: x.amin(dim=1, keepdim=True)),
     "mean": _mean,
     "num": _num,
 }
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{name: _lift(function) for name, function in _ELEMENTWISE.items()},
+    **_REDUCTIONS,
+}
 """NumPy/awkward function name -> torch form. Absence means that the function is refused."""
 
 CONSTANTS = {"pi": math.pi, "e": math.e}
 
 _MODULES = ("np", "numpy", "ak", "awkward", "math")
-_BARE = {"_clip": "clip"}  # callable in weaver's formulas without a module
+_BARE = {"_clip": FUNCTIONS["clip"], **{name: _lift(function) for name, function in CONSTRUCTORS.items()}}
+"""What weaver's formulas call without a module."""
 
 _BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
@@ -138,17 +134,27 @@ _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 
+def _four_momentum(value: Any, node: ast.Attribute) -> FourMomentum:
+    if not isinstance(value, FourMomentum):
+        raise RuntimeError(f"`{ast.unparse(node)}`: `{ast.unparse(node.value)}` is no four-momentum")
+    return value
+
+
 def _number(value: Any) -> Any:
     """NumPy counts with truth values; torch does not subtract them."""
     return value.double() if isinstance(value, Tensor) and value.dtype == torch.bool else value
 
 
 class Expression:
-    """A compiled formula: ``expression(values)`` gives the tensor, ``names`` the variables it reads."""
+    """A compiled formula: ``expression(values)`` gives the tensor, ``names`` the variables it reads.
 
-    def __init__(self, text: str, names: frozenset[str], node: Node) -> None:
+    ``unreduced`` are those that it does not read through reductions over the constituents alone.
+    """
+
+    def __init__(self, text: str, names: frozenset[str], unreduced: frozenset[str], node: Node) -> None:
         self.text = text
         self.names = names
+        self.unreduced = unreduced
         self._node = node
 
     def __call__(self, values: Values) -> Tensor:
@@ -170,7 +176,7 @@ def compile_expression(text: str, where: str, rename: Callable[[str], str] = str
         raise FeatureMapError(where, f"cannot parse the formula {text!r}: {error.msg}") from error
     compiler = _Compiler(where, str(text), rename)
     node = compiler.compile(root)
-    return Expression(str(text), frozenset(compiler.names), node)
+    return Expression(str(text), frozenset(compiler.names), frozenset(compiler.unreduced), node)
 
 
 class _Compiler:
@@ -181,6 +187,8 @@ class _Compiler:
         self.text = text
         self.rename = rename
         self.names: set[str] = set()
+        self.unreduced: set[str] = set()
+        self._reductions = 0
 
     def refuse(self, problem: str) -> FeatureMapError:
         return FeatureMapError(
@@ -205,13 +213,19 @@ class _Compiler:
     def _name(self, node: ast.Name) -> Node:
         name = self.rename(node.id)
         self.names.add(name)
+        if not self._reductions:
+            self.unreduced.add(name)
         return lambda values: values[name]
 
     def _attribute(self, node: ast.Attribute) -> Node:
-        if isinstance(node.value, ast.Name) and node.value.id in _MODULES and node.attr in CONSTANTS:
+        module = isinstance(node.value, ast.Name) and node.value.id in _MODULES
+        if module and node.attr in CONSTANTS:
             constant = CONSTANTS[node.attr]
             return lambda values: constant
-        raise self.refuse(f"`{ast.unparse(node)}` has no differentiable torch form")
+        if module or node.attr not in ATTRIBUTES:
+            raise self.refuse(f"`{ast.unparse(node)}` has no differentiable torch form")
+        operand, attribute = self.compile(node.value), ATTRIBUTES[node.attr]
+        return lambda values: attribute(_four_momentum(operand(values), node))
 
     def _binop(self, node: ast.BinOp) -> Node:
         if type(node.op) not in _BINARY:
@@ -243,30 +257,31 @@ class _Compiler:
         return lambda values: operand(values)[:, :limit]
 
     def _call(self, node: ast.Call) -> Node:
-        name = self._function_name(node.func)
-        function = FUNCTIONS[name]
+        name, function = self._function(node.func)
+        self._reductions += name in _REDUCTIONS
         arguments = [self.compile(argument) for argument in node.args]
+        self._reductions -= name in _REDUCTIONS
         keywords = {}
         for keyword in node.keywords:
             try:
                 keywords[str(keyword.arg)] = ast.literal_eval(keyword.value)
             except ValueError:
                 raise self.refuse(f"the keyword `{keyword.arg}` of `{ast.unparse(node)}` is not a number") from None
-        if set(keywords) - {"axis"} or (keywords and name in _ELEMENTWISE):
+        if set(keywords) - {"axis"} or (keywords and name not in _REDUCTIONS):
             raise self.refuse(f"the keywords of `{ast.unparse(node)}` are not supported")
-        if name not in _ELEMENTWISE and name != "num" and keywords.get("axis") not in (1, -1):
+        if name in _REDUCTIONS and name != "num" and keywords.get("axis") not in (1, -1):
             raise self.refuse(f"`{ast.unparse(node)}` does not reduce over each jet's constituents (axis=1)")
         return lambda values: function(values, *(argument(values) for argument in arguments), **keywords)
 
-    def _function_name(self, node: ast.expr) -> str:
+    def _function(self, node: ast.expr) -> tuple[str, Callable[..., Any]]:
         spelled = ast.unparse(node)
         module, _, name = spelled.rpartition(".")
-        name = name if module in _MODULES else _BARE.get(spelled, "")
-        if name not in FUNCTIONS:
-            close = get_close_matches(spelled.rpartition(".")[2], FUNCTIONS, n=1)
+        function = (FUNCTIONS if module in _MODULES else _BARE if not module else {}).get(name)
+        if function is None:
+            close = get_close_matches(name, FUNCTIONS, n=1)
             hint = f" (did you mean `{close[0]}`?)" if close else ""
             raise self.refuse(f"the function `{spelled}` has no differentiable torch form{hint}")
-        return name
+        return name, function
 
 
 def _leading_slice(index: ast.expr) -> int | None:

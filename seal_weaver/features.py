@@ -15,22 +15,19 @@ from torch import Tensor
 
 from .config import SealConfig
 from .errors import FeatureMapError
-from .expressions import Expression
-from .layout import Layout, find_layout
+from .kinematics import Kinematics, masked_sum
+from .layout import Collection, Layout, find_layout
 from .variables import Resolver
 
 __all__ = ["Column", "FeatureMap", "Group"]
 
-_PLACEHOLDER = (1.0, 0.0, 0.0, 1.0)
-"""Stands in for padded momenta inside formulas, so that no logarithm or square root sees a zero."""
-
 
 @dataclass(frozen=True)
 class Column:
-    """One variable of an input group; ``expression`` is None where it is held fixed."""
+    """One variable of an input group; it is recomputed from the four-momenta, or held fixed."""
 
     name: str
-    expression: Expression | None
+    computed: bool
     center: float | None
     scale: float
     low: float
@@ -40,32 +37,42 @@ class Column:
 
 @dataclass(frozen=True)
 class Group:
-    """One input group of the data config: a tensor (N, V variables, length), or (N, V) if length is None."""
+    """One input group of the data config: a tensor (N, V variables, length), or (N, V) if length is None.
+
+    ``collection`` is the one whose constituents it describes.
+    """
 
     name: str
     index: int
     length: int | None
     wrap: bool
+    collection: Collection
     columns: tuple[Column, ...]
 
     @property
     def computed(self) -> list[int]:
         """Positions of the variables that are recomputed from the four-momenta."""
-        return [i for i, column in enumerate(self.columns) if column.expression is not None]
+        return [i for i, column in enumerate(self.columns) if column.computed]
+
+    @property
+    def holds_momenta(self) -> bool:
+        """Four-momenta that are formulas of the transformed ones: their masses need as much precision."""
+        return len(self.computed) == 4 == len(self.columns) and all(column.center is None for column in self.columns)
 
 
 class FeatureMap:
     """The network's inputs as a function of four-momenta.
 
-    Momenta have shape (N jets, 4, P), or (N, 4, P + 1) with the jet as the last column where the data
-    config has a jet group: order (px, py, pz, E), GeV, float64. Everything else that the network reads,
-    and the mask, is taken from the loaded inputs.
+    Momenta have shape (N jets, 4, P), with P the places of all collections one after the other, or (N, 4, P + 1)
+    with the jet as the last column where the data config has a jet group: order (px, py, pz, E), GeV, float64.
+    Everything else that the network reads, and the masks, are taken from the loaded inputs.
     """
 
     def __init__(self, layout: Layout, groups: Sequence[Group], resolver: Resolver) -> None:
         self.layout = layout
         self.groups = tuple(groups)
         self.definitions = resolver.definitions
+        self._owners = resolver.owners
         self.roles: Mapping[str, str] = resolver.roles
         self.undeclared: tuple[str, ...] = tuple(resolver.undeclared)
         self._constants: dict[tuple[int, torch.device], tuple[Tensor, ...]] = {}
@@ -81,20 +88,22 @@ class FeatureMap:
         """
         layout = find_layout(data_config, settings)
         resolver = Resolver(data_config, layout, settings)
-        groups = [
-            Group(
-                name=name,
-                index=index,
-                length=data_config.input_shapes[name][2],
-                wrap=data_config.preprocess_params[variables[0]]["pad_mode"] == "wrap",
-                columns=tuple(
-                    _column(variable, resolver.resolve(variable, name), data_config.preprocess_params[variable])
-                    for variable in variables
-                ),
+        groups = []
+        for index, (name, variables) in enumerate(data_config.input_dicts.items()):
+            if name in layout.groups or index in layout.hidden:
+                continue
+            computed = [resolver.resolve(variable, name) for variable in variables]
+            params = [data_config.preprocess_params[variable] for variable in variables]
+            groups.append(
+                Group(
+                    name=name,
+                    index=index,
+                    length=data_config.input_shapes[name][2],
+                    wrap=params[0]["pad_mode"] == "wrap",
+                    collection=resolver.collection_of(name, variables),
+                    columns=tuple(map(_column, variables, computed, params)),
+                )
             )
-            for index, (name, variables) in enumerate(data_config.input_dicts.items())
-            if name not in (layout.momenta, layout.mask, layout.jet)
-        ]
         resolver.check_all_used()
         return cls(layout, [group for group in groups if group.computed], resolver)
 
@@ -103,8 +112,15 @@ class FeatureMap:
         """The recomputed variables, in the order of ``deviations``."""
         return tuple(group.columns[i].name for group in self.groups for i in group.computed)
 
+    @property
+    def network_momenta(self) -> tuple[int, ...]:
+        """Positions of the groups of four-momenta among the network's inputs."""
+        layout = self.layout
+        collections = [c.index for c in layout.collections if c.index not in layout.hidden]
+        return tuple(map(layout.position, (*collections, *(g.index for g in self.groups if g.holds_momenta))))
+
     def ancestors(self, name: str) -> set[str]:
-        """All names that a variable's definition reads, directly or not; kinematics start with `@`."""
+        """All names that a variable's definition reads, directly or not; kinematics are `@pt`, `@jet_pt`, ..."""
         found: set[str] = set()
         waiting = [name]
         while waiting:
@@ -112,71 +128,88 @@ class FeatureMap:
             new = set(expression.names) - found if expression else set()
             found |= new
             waiting += new
-        return found
+        return {f"@{name[1:].rpartition('.')[2]}" if name.startswith("@") else name for name in found}
+
+    def loaded_momenta(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Four-momenta of all collections as loaded: (N, 4, P), float64."""
+        parts = [inputs[collection.index].detach() for collection in self.layout.collections]
+        return torch.cat([part.double() for part in parts], dim=2)
 
     def momenta(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Four-momenta of the constituents, then of the jet if it has a group: (N, 4, P [+ 1]), float64.
+        """Four-momenta of all collections, then of the jet if it has a group: (N, 4, P [+ 1]), float64.
 
         Energies that rounding to float32 left below |p|, as those of every fourth light constituent are, become |p|:
         a space-like momentum that a boost turns along the beam has no rapidity.
         """
-        parts = [inputs[self.layout.momenta_index]]
+        momenta = self.loaded_momenta(inputs)
         if self.layout.jet_index is not None:
-            parts.append(inputs[self.layout.jet_index])
-        momenta = torch.cat([part.detach().double() for part in parts], dim=2)
+            momenta = torch.cat([momenta, inputs[self.layout.jet_index].detach().double()], dim=2)
         energy = torch.maximum(momenta[:, 3], momenta[:, :3].norm(dim=1))
         # an energy that is 0 or negative is no rounding: the jet is left out of the penalty
         momenta[:, 3] = torch.where(momenta[:, 3] > 0, energy, momenta[:, 3])
         return momenta
 
     def mask(self, inputs: Sequence[Tensor]) -> Tensor:
-        """(N, P) bool, True for real constituents."""
-        if self.layout.mask_index is None:
-            return inputs[self.layout.momenta_index][:, 3] > 0
-        return inputs[self.layout.mask_index][:, 0] != 0
+        """(N, P) bool, True for real constituents; all collections."""
+        return torch.cat(list(self._masks(inputs).values()), dim=1)
+
+    def constituents(self, inputs: Sequence[Tensor]) -> Tensor:
+        """(N, its length) bool, True for real constituents of the first collection."""
+        return self._mask_of(self.layout.constituents, inputs)
+
+    def _masks(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        return {c.name: self._mask_of(c, inputs) for c in self.layout.collections}
+
+    @staticmethod
+    def _mask_of(collection: Collection, inputs: Sequence[Tensor]) -> Tensor:
+        if collection.mask_index is None:
+            return inputs[collection.index][:, 3] > 0
+        return inputs[collection.mask_index][:, 0] != 0
 
     def jet(self, momenta: Tensor, inputs: Sequence[Tensor]) -> Tensor:
-        """Four-momenta of the jets, (N, 4, 1): their own group, or the masked sum of the constituents."""
+        """Four-momenta of the jets, (N, 4, 1): their own group, or the masked sum of the first collection."""
         if self.layout.jet is not None:
             return momenta[:, :, self.layout.length :]
-        return _masked_sum(momenta[:, :, : self.layout.length], self.mask(inputs))
+        return masked_sum(momenta[:, :, self.layout.constituents.span], self.constituents(inputs))
 
     def network_inputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The loaded inputs without the jet group, which the network does not read."""
-        return [x for i, x in enumerate(inputs) if i != self.layout.jet_index]
+        """The loaded inputs without the hidden groups, which the network does not read."""
+        return [x for i, x in enumerate(inputs) if i not in self.layout.hidden]
 
     def __call__(
         self, momenta: Tensor, inputs: Sequence[Tensor], vectors: torch.dtype = torch.float32
     ) -> tuple[list[Tensor], Tensor]:
         """Network inputs for ``momenta`` (M, 4, P [+ 1]), where M may be a multiple of the N loaded jets.
 
-        Returns the inputs in the data config's order, without the jet group, and (M,) bool: whether every
+        Returns the inputs in the data config's order, without the hidden groups, and (M,) bool: whether every
         recomputed value is finite. Values that are not are replaced by 0. The four-momenta that the
         network itself reads come in the precision ``vectors``.
 
         Raises
         ------
-        FeatureMapError: a per-particle variable stands in a group longer than the group of four-momenta
+        FeatureMapError: a per-particle variable stands in a group longer than its group of four-momenta
         """
         repeats = len(momenta) // len(inputs[0])
         # copies also for one repetition: a network may change its inputs in place
         tiled = [x.detach().repeat(repeats, *(1,) * (x.dim() - 1)) for x in inputs]
-        mask = self.mask(tiled)
-        values = _Values(self.definitions, self.layout, momenta, mask, tiled)
+        values = Kinematics(self.definitions, self._owners, self.layout, momenta, self._masks(tiled), tiled)
         finite = values.valid_jets
         outputs = self.network_inputs(tiled)
-        outputs[self.layout.position(self.layout.momenta_index)] = momenta[:, :, : self.layout.length].to(vectors)
+        for collection in self.layout.collections:
+            if collection.index not in self.layout.hidden:
+                outputs[self.layout.position(collection.index)] = momenta[:, :, collection.span].to(vectors)
         for group in self.groups:
             computed = self._compute(group, values)
             finite = finite & torch.isfinite(computed).flatten(1).all(dim=1)
             computed = torch.nan_to_num(computed, 0.0, 0.0, 0.0)
-            outputs[self.layout.position(group.index)] = self._insert(group, computed, tiled[group.index])
+            dtype = vectors if group.holds_momenta else tiled[group.index].dtype
+            outputs[self.layout.position(group.index)] = self._insert(group, computed.to(dtype), tiled[group.index])
         return outputs, finite
 
     def deviations(self, recomputed: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
         """Largest |recomputed - loaded| over each jet's positions, (N, V) in the order of ``variables``.
 
-        ``inputs`` are the loaded ones with the jet group, ``recomputed`` the result of ``__call__``.
+        ``inputs`` are the loaded ones with the hidden groups, ``recomputed`` the result of ``__call__``.
         """
         columns = []
         for group in self.groups:
@@ -193,7 +226,7 @@ class FeatureMap:
     def _mixed(group: Group) -> bool:
         return len(group.computed) != len(group.columns)
 
-    def _compute(self, group: Group, values: _Values) -> Tensor:
+    def _compute(self, group: Group, values: Kinematics) -> Tensor:
         """Standardised, clipped and padded values (M, V computed, length or 1) of one group, float64."""
         stacked = torch.stack([self._fit(group, group.columns[i], values) for i in group.computed], dim=1)
         center, scale, low, high, pads, _ = self._constants_of(group, stacked.device)
@@ -201,13 +234,12 @@ class FeatureMap:
         if group.length is None or group.length == 1:
             return stacked
         if group.wrap:
-            return values.wrap(stacked, self.layout.wrap)
-        return torch.where(values.mask[:, None, : group.length], stacked, pads)
+            return values.wrap(stacked, group.collection)
+        return torch.where(values.mask(group.collection)[:, None, : group.length], stacked, pads)
 
-    def _fit(self, group: Group, column: Column, values: _Values) -> Tensor:
-        assert column.expression is not None
+    def _fit(self, group: Group, column: Column, values: Kinematics) -> Tensor:
         try:
-            value = column.expression(values).double()
+            value = values[column.name].double()
         except RuntimeError as error:
             raise FeatureMapError(f"inputs.{group.name}.{column.name}", f"its formula fails: {error}") from error
         length = group.length or 1
@@ -221,12 +253,11 @@ class FeatureMap:
             raise FeatureMapError(
                 f"inputs.{group.name}.{column.name}",
                 f"the group has length {length} but there are four-momenta for {value.shape[1]} constituents; "
-                f"make `{self.layout.momenta}` at least as long",
+                f"make `{group.collection.name}` at least as long",
             )
         return value[:, :length]
 
     def _insert(self, group: Group, computed: Tensor, loaded: Tensor) -> Tensor:
-        computed = computed.to(loaded.dtype)
         if not self._mixed(group):
             return computed.reshape(loaded.shape)
         computed = computed.reshape(len(loaded), len(group.computed), *loaded.shape[2:])
@@ -251,59 +282,10 @@ class FeatureMap:
         return self._constants[key]
 
 
-def _column(name: str, expression: Expression | None, params: Mapping[str, Any]) -> Column:
+def _column(name: str, computed: bool, params: Mapping[str, Any]) -> Column:
     center = params["center"]
     if center == "auto":
         raise FeatureMapError(
             f"inputs.*.{name}", "its standardisation is still `auto`; give the `.auto.yaml` that weaver wrote"
         )
-    return Column(name, expression, center, params["scale"], params["min"], params["max"], params["pad_value"])
-
-
-class _Values:
-    """Variables by name during one evaluation, each computed once."""
-
-    def __init__(
-        self,
-        definitions: Mapping[str, Expression],
-        layout: Layout,
-        momenta: Tensor,
-        mask: Tensor,
-        inputs: Sequence[Tensor],
-    ) -> None:
-        self._definitions = definitions
-        self.inputs = inputs
-        self.mask = mask
-        constituents = momenta[:, :, : layout.length]
-        positive = constituents[:, 3] > 0
-        self.valid_jets = mask.any(dim=1) & (positive | ~mask).all(dim=1)
-        # wrap-padded positions hold real particles and stay; zero-padded ones would give log(0)
-        placeholder = momenta.new_zeros(4)
-        placeholder[0], placeholder[3] = _PLACEHOLDER[0], _PLACEHOLDER[3]
-        safe = torch.where(positive[:, None], constituents, placeholder[:, None])
-        jet = momenta[:, :, layout.length :] if layout.jet is not None else _masked_sum(constituents, mask)
-        self.valid_jets = self.valid_jets & (jet[:, 3, 0] > 0)
-        jet = torch.where(self.valid_jets[:, None, None], jet, placeholder[:, None])
-        components = ("px", "py", "pz", "energy")
-        self._cache: dict[str, Tensor] = {
-            **{f"@{name}": safe[:, i] for i, name in enumerate(components)},
-            **{f"@jet_{name}": jet[:, i] for i, name in enumerate(components)},
-        }
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._cache:
-            self._cache[name] = self._definitions[name](self)
-        return self._cache[name]
-
-    def wrap(self, stacked: Tensor, already_wrapped: bool) -> Tensor:
-        """weaver's `wrap` padding: position j holds constituent ``j mod n``; 0 in jets without constituents."""
-        count = self.mask.sum(dim=1)
-        if not already_wrapped:
-            positions = torch.arange(stacked.shape[2], device=stacked.device)
-            index = positions[None] % count.clamp(min=1)[:, None]
-            stacked = stacked.gather(2, index[:, None].expand_as(stacked))
-        return torch.where(count[:, None, None] > 0, stacked, torch.zeros_like(stacked))
-
-
-def _masked_sum(constituents: Tensor, mask: Tensor) -> Tensor:
-    return torch.where(mask[:, None], constituents, torch.zeros_like(constituents)).sum(dim=2, keepdim=True)
+    return Column(name, computed, center, params["scale"], params["min"], params["max"], params["pad_value"])

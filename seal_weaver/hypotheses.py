@@ -50,8 +50,8 @@ class Case:
 
     @property
     def group(self) -> str:
-        """The input group of four-momenta."""
-        return self.feature_map.layout.momenta
+        """The input group of the constituents' four-momenta."""
+        return self.feature_map.layout.constituents.name
 
     @property
     def components(self) -> list[str]:
@@ -77,9 +77,9 @@ class Case:
             return None
         if hypothesis.momenta is None:
             return Case(data_config, settings, feature_map, self.inputs)
-        inputs, index = list(self.inputs), feature_map.layout.momenta_index
+        inputs, index = list(self.inputs), feature_map.layout.constituents.index
         inputs[index] = hypothesis.momenta(inputs[index])
-        plausible = _are_light(inputs[index], feature_map.mask(inputs))
+        plausible = _are_light(inputs[index], feature_map.constituents(inputs))
         return Case(data_config, settings, feature_map, inputs) if plausible else None
 
 

@@ -1,7 +1,8 @@
-"""Where the four-momenta, their mask and the jet stand among the input groups of a data config."""
+"""Where the four-momenta, their masks and the jet stand among the input groups of a data config."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,40 @@ from .config import SealConfig
 from .errors import FeatureMapError
 from .remedies import in_order, momentum_group, snippet
 
-__all__ = ["Layout", "find_layout"]
+__all__ = ["Collection", "Layout", "find_layout", "hidden_inputs"]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """One group of four-momenta: constituents, secondary vertices, ...
+
+    Attributes
+    ----------
+    name, mask: group names; mask is None for zero-padded momenta without a mask group
+    index, mask_index: their positions among the loaded inputs
+    start, length: where its P momenta stand among those of all collections, and P
+    wrap: whether the momenta are wrap-padded
+    components: names of the variables (px, py, pz, E)
+    """
+
+    name: str
+    mask: str | None
+    index: int
+    mask_index: int | None
+    start: int
+    length: int
+    wrap: bool
+    components: tuple[str, ...]
+
+    @property
+    def span(self) -> slice:
+        """Its momenta among those of all collections."""
+        return slice(self.start, self.start + self.length)
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its group and of groups that belong to it have in common: `sv` of `sv_vectors`."""
+        return self.name.rsplit("_", 1)[0]
 
 
 @dataclass(frozen=True)
@@ -18,24 +52,53 @@ class Layout:
 
     Attributes
     ----------
-    momenta, mask, jet: group names; mask is None for zero-padded momenta without a mask group, jet is None
-        where the jet is the sum of its constituents
-    length: P, the padded number of constituents
-    wrap: whether the momenta are wrap-padded
+    collections: the groups of four-momenta; the jet is the sum of the first one's where it has no group
+    jet, jet_index: the jet's group, or None
+    hidden: positions of the groups that the network does not read
     """
 
-    momenta: str
-    mask: str | None
+    collections: tuple[Collection, ...]
     jet: str | None
-    momenta_index: int
-    mask_index: int | None
     jet_index: int | None
-    length: int
-    wrap: bool
+    hidden: tuple[int, ...]
+
+    @property
+    def constituents(self) -> Collection:
+        """The first collection."""
+        return self.collections[0]
+
+    @property
+    def length(self) -> int:
+        """P, the padded number of momenta in all collections."""
+        return sum(collection.length for collection in self.collections)
+
+    @property
+    def names(self) -> str:
+        """The collections for a message."""
+        return ", ".join(f"`{collection.name}`" for collection in self.collections)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of all groups that carry kinematics."""
+        names = [name for c in self.collections for name in (c.name, c.mask)]
+        return tuple(name for name in (*names, self.jet) if name is not None)
 
     def position(self, index: int) -> int:
-        """Position of input ``index`` once the jet group has been stripped."""
-        return index - int(self.jet_index is not None and index > self.jet_index)
+        """Position of input ``index`` once the hidden groups have been stripped."""
+        return index - sum(hidden < index for hidden in self.hidden)
+
+
+def hidden_inputs(data_config: Any, settings: SealConfig) -> tuple[int, ...]:
+    """Positions of the input groups that are SEAL's alone, which the network must not see.
+
+    Raises
+    ------
+    FeatureMapError: the data config has no such group
+    """
+    groups = list(data_config.input_names)
+    for name in settings.hidden:
+        _require(name, groups, "seal.hidden")
+    return tuple(i for i, name in enumerate(groups) if name == settings.jet or name in settings.hidden)
 
 
 def find_layout(data_config: Any, settings: SealConfig) -> Layout:
@@ -47,18 +110,10 @@ def find_layout(data_config: Any, settings: SealConfig) -> Layout:
         has the wrong length
     """
     groups = list(data_config.input_names)
-    momenta = settings.momenta or _only_vectors(groups)
-    _require(momenta, groups, "seal.momenta")
-    _check_components(data_config, momenta, "")
-    length = data_config.input_shapes[momenta][2]
-    if length is None or length < 2:
-        raise FeatureMapError(f"inputs.{momenta}", f"expected a padded length of at least 2, found {length}")
-    wrap = data_config.preprocess_params[data_config.input_dicts[momenta][0]]["pad_mode"] == "wrap"
-    mask = _find_mask(groups, momenta, settings.mask, wrap)
-    if mask is not None and data_config.input_shapes[mask][2] != length:
-        raise FeatureMapError(
-            f"inputs.{mask}", f"expected the length of `{momenta}`, {length}, found {data_config.input_shapes[mask][2]}"
-        )
+    collections: list[Collection] = []
+    for name, mask in _wanted(groups, settings).items():
+        start = sum(collection.length for collection in collections)
+        collections.append(_find_collection(data_config, name, mask, start))
     if settings.jet is not None:
         _require(settings.jet, groups, "seal.jet")
         _check_components(data_config, settings.jet, "jet_")
@@ -67,26 +122,57 @@ def find_layout(data_config: Any, settings: SealConfig) -> Layout:
                 f"inputs.{settings.jet}", f"expected `length: 1`, found {data_config.input_shapes[settings.jet][2]}"
             )
     return Layout(
-        momenta=momenta,
-        mask=mask,
+        collections=tuple(collections),
         jet=settings.jet,
-        momenta_index=groups.index(momenta),
-        mask_index=None if mask is None else groups.index(mask),
         jet_index=None if settings.jet is None else groups.index(settings.jet),
-        length=length,
-        wrap=wrap,
+        hidden=hidden_inputs(data_config, settings),
     )
 
 
-def _only_vectors(groups: list[str]) -> str:
-    candidates = [name for name in groups if name.endswith("_vectors") and not name.startswith("jet")]
-    if len(candidates) == 1:
-        return candidates[0]
-    found = f"found {', '.join(candidates)}" if candidates else f"found none among {', '.join(groups)}"
-    raise FeatureMapError(
-        "seal.momenta",
-        f"expected exactly one input group named `*_vectors` with (px, py, pz, E), {found}; "
-        "add one to `inputs:` of the data config or name it with `seal.momenta`",
+def _wanted(groups: list[str], settings: SealConfig) -> Mapping[str, str | None]:
+    """Group of four-momenta -> its mask group, or None where that is to be found."""
+    if isinstance(settings.momenta, Mapping):
+        return settings.momenta
+    if settings.momenta is not None:
+        return {settings.momenta: settings.mask}
+    found = [name for name in groups if name.endswith("_vectors") and not name.startswith("jet")]
+    if not found:
+        raise FeatureMapError(
+            "seal.momenta",
+            f"expected an input group named `*_vectors` with (px, py, pz, E), found none among {', '.join(groups)}; "
+            "add one to `inputs:` of the data config or name it with `seal.momenta`",
+        )
+    if settings.mask is not None and len(found) > 1:
+        raise FeatureMapError(
+            "seal.mask",
+            f"expected one mask for each of {', '.join(found)}; write `momenta: {{{found[0]}: {settings.mask}, ...}}`",
+        )
+    return dict.fromkeys(found, settings.mask)
+
+
+def _find_collection(data_config: Any, name: str, mask: str | None, start: int) -> Collection:
+    groups = list(data_config.input_names)
+    _require(name, groups, "seal.momenta")
+    _check_components(data_config, name, "")
+    length = data_config.input_shapes[name][2]
+    # one place for the constituents would be padded, not wrapped, and tells nothing of a jet
+    if length is None or length < (1 if start else 2):
+        raise FeatureMapError(f"inputs.{name}", f"expected a padded length of at least 2, found {length}")
+    wrap = data_config.preprocess_params[data_config.input_dicts[name][0]]["pad_mode"] == "wrap"
+    mask = _find_mask(groups, name, mask, wrap)
+    if mask is not None and data_config.input_shapes[mask][2] != length:
+        raise FeatureMapError(
+            f"inputs.{mask}", f"expected the length of `{name}`, {length}, found {data_config.input_shapes[mask][2]}"
+        )
+    return Collection(
+        name=name,
+        mask=mask,
+        index=groups.index(name),
+        mask_index=None if mask is None else groups.index(mask),
+        start=start,
+        length=length,
+        wrap=wrap,
+        components=tuple(data_config.input_dicts[name]),
     )
 
 

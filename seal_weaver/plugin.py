@@ -17,10 +17,11 @@ from torch import nn
 from weaver.utils.logger import _logger
 from weaver.utils.nn import tools
 
-from .attach import strip_input
+from .attach import strip_inputs
 from .compat import require_supported_weaver
 from .config import SealConfig, load_settings
 from .errors import AttachmentError, ConfigError, SealError
+from .layout import hidden_inputs
 from .loss import SealLoss
 from .run import Run, rank
 
@@ -94,11 +95,9 @@ class _Plugin:
         seed = _seed(options.get("seed"))
         settings = load_settings(data_config.preprocess.get("seal"), options.get("seal"))
         model, *rest = self._base_model(data_config, **_rest(options))
-        # without SEAL, and for export, an extra jet group must still not reach the network
-        jet = (settings or load_settings(data_config.preprocess.get("seal") or None, None) or SealConfig()).jet
-        names = tuple(data_config.input_names)
-        if jet in names:
-            strip_input(model, names.index(jet), len(names))
+        # without SEAL, and for export, its own groups must still not reach the network
+        section = settings or load_settings(data_config.preprocess.get("seal") or None, None) or SealConfig()
+        strip_inputs(model, hidden_inputs(data_config, section), len(data_config.input_names))
         self._run, self._model_built = Run(None, seed), True
         if settings is None:
             _logger.info("SEAL is switched off: plain weaver training")

@@ -128,7 +128,7 @@ def prepare(
             vectors = torch.float32 if reuse else vectors
         if not feature_map.groups and not _reads_momenta(module, feature_map, loaded, vectors):
             raise AttachmentError(
-                f"nothing that the network reads depends on the four-momenta `{feature_map.layout.momenta}`, so "
+                f"nothing that the network reads depends on the four-momenta {feature_map.layout.names}, so "
                 "the penalty would be zero: give its inputs formulas under `seal.observables`, or list fewer "
                 "of them under `seal.invariants`"
             )

@@ -6,6 +6,7 @@ what stands there.
 
 from __future__ import annotations
 
+import ast
 import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 
 from .conventions import CONVENTIONS
 
-__all__ = ["changed", "in_order", "jet_group", "momentum_group", "seal_section", "snippet"]
+__all__ = ["changed", "in_order", "jet_group", "lab_frame_momenta", "momentum_group", "seal_section", "snippet"]
 
 _UNSCALED = {"scale": 1, "min": -5, "max": 5, "pad_value": 0}
 """weaver's defaults beside a center of null."""
@@ -59,6 +60,37 @@ def jet_group(observables: Mapping[str, str]) -> dict[str, Any]:
     names = (*formulas, *(["jet_energy"] if energy == "jet_energy" else []))
     group = {"length": 1, "pad_mode": "constant", "vars": [[name, None] for name in names]}
     return {"new_variables": formulas, "inputs": {"jet_vectors": group}, **seal_section(jet="jet_vectors")}
+
+
+def lab_frame_momenta(
+    formulas: Mapping[str, str], relative: Mapping[str, str], mask: str | None, length: int
+) -> dict[str, Any] | None:
+    """Four-momenta in the detector's frame as the hidden input group ``seal_vectors``.
+
+    ``formulas`` are those from which the momenta relative to the jet are made, ``relative`` the angles in them with
+    their conventions; None where the formulas are of another form than weaver's `_p4_from_pt...`.
+    """
+    for formula in formulas.values():
+        call = ast.parse(formula, mode="eval").body
+        if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("_p4_from_pt") and len(call.args) == 4:
+            pt, eta, phi, last = (ast.unparse(argument) for argument in call.args)
+            break
+    else:
+        return None
+    if "deta" in relative.get(eta, "") and "reversed" not in relative[eta]:
+        sign = "*np.where(jet_eta < 0, -1, 1)" if "unsigned" not in relative[eta] else ""
+        eta = f"{eta}{sign} + jet_eta"
+    if relative.get(phi) == "dphi":
+        phi = f"{phi} + jet_phi"
+    names = {"seal_p4": f"{ast.unparse(call.func)}({pt}, {eta}, {phi}, {last})"}
+    names |= {f"seal_{name}": f"seal_p4.{name}" for name in ("px", "py", "pz", "energy")}
+    components = [[name, None] for name in list(names)[1:]]
+    group = {"length": length, "pad_mode": "constant", "vars": components}
+    return {
+        "new_variables": names,
+        "inputs": {"seal_vectors": group},
+        **seal_section(momenta={"seal_vectors": mask}, hidden=["seal_vectors"]),
+    }
 
 
 def in_order(names: Iterable[str], prefix: str = "") -> tuple[str, ...] | None:

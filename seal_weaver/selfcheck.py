@@ -105,7 +105,7 @@ def require_consistency(
     faults = diagnose(feature_map, inputs, settings, data_config)
     causes = "\n".join(f"Likely cause: {fault}" for fault in faults)
     raise SelfCheckError(
-        f"the network inputs recomputed from the four-momenta `{feature_map.layout.momenta}` differ from the "
+        f"the network inputs recomputed from the four-momenta {feature_map.layout.names} differ from the "
         f"loaded ones by more than seal.tolerance = {settings.tolerance:g} in {result.excluded:.1%} of "
         f"{result.jets} jets (seal.max_excluded = {limit:.1%}):\n{result.table()}\n{causes}",
         faults,

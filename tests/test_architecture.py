@@ -14,10 +14,11 @@ MODULES = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__i
 
 LAYERS = [
     {"algebra", "errors", "shipped"},
-    {"batchnorm", "compat", "conventions", "derivatives", "expressions", "lorentz", "parsing", "schedule"},
-    {"ledger", "patches", "penalties", "remedies", "sections"},
+    {"batchnorm", "compat", "conventions", "derivatives", "fourmomentum", "lorentz", "parsing", "schedule"},
+    {"expressions", "ledger", "patches", "penalties", "remedies", "sections"},
     {"config", "weights"},
     {"layout", "state", "subgroups"},
+    {"kinematics"},
     {"variables"},
     {"features"},
     {"agreement", "augment", "deployed"},

@@ -11,7 +11,7 @@ from conftest import CONFIGS, NETWORKS, edited_config, load_batch, set_seal
 from torch import nn
 from weaver.nn.model.ParticleTransformer import SequenceTrimmer
 
-from seal_weaver.attach import Penaliser, strip_input
+from seal_weaver.attach import Penaliser, strip_inputs
 from seal_weaver.batchnorm import Statistics
 from seal_weaver.config import SealConfig
 from seal_weaver.deployed import DeployedFunction, traceless
@@ -468,9 +468,9 @@ def test_the_jet_group_is_stripped_and_reaches_the_penalty(tmp_path) -> None:
     assert not [name for name in model.__dict__ if name.startswith("_seal")]
 
 
-def test_strip_input_leaves_shorter_calls_alone() -> None:
+def test_strip_inputs_leaves_shorter_calls_alone() -> None:
     network = nn.Bilinear(2, 3, 1)
-    strip_input(network, 2, 3)
+    strip_inputs(network, (2,), 3)
     x, y = torch.randn(4, 2), torch.randn(4, 3)
     assert torch.equal(network(x, y), network(x, y, torch.zeros(4)))
 

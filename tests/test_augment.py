@@ -8,7 +8,7 @@ from conftest import CONFIGS, edited_config, load_batch
 from test_features import jet_group
 from torch import nn
 
-from seal_weaver.attach import strip_input
+from seal_weaver.attach import strip_inputs
 from seal_weaver.augment import Augmenter
 from seal_weaver.config import SealConfig
 from seal_weaver.features import FeatureMap
@@ -34,7 +34,7 @@ def augmented(data_config, inputs, **section) -> tuple[Spy, FeatureMap]:
     feature_map = FeatureMap.compile(data_config, settings)
     spy = Spy().train()
     if settings.jet is not None:
-        strip_input(spy, data_config.input_names.index(settings.jet), len(inputs))
+        strip_inputs(spy, (data_config.input_names.index(settings.jet),), len(inputs))
     Augmenter(feature_map, settings, lambda replica: SEED, lambda *_: None).attach(spy)
     return spy, feature_map
 

@@ -55,7 +55,10 @@ def test_no_section_means_the_defaults() -> None:
             {"fraction": 0},
             "seal.fraction: expected a number > 0 and <= 1, got 0; to train without SEAL use `-o seal False`",
         ),
-        ({"momenta": 3}, "seal.momenta: expected the name of an input group, got 3 (int)"),
+        (
+            {"momenta": 3},
+            "seal.momenta: expected the name of an input group, or a mapping from them to their masks, got 3 (int)",
+        ),
         ({"observables": ["a"]}, "seal.observables: expected a mapping from variable to formula, got ['a'] (list)"),
         (
             {"observables": {"part_x": 3}},

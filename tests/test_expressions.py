@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import awkward as ak
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from weaver.utils.data.eval_utils import _eval_expr
 
 from seal_weaver.errors import FeatureMapError
 from seal_weaver.expressions import _ELEMENTWISE, FUNCTIONS, compile_expression
+from seal_weaver.fourmomentum import ATTRIBUTES
 
 COUNTS = np.array([3, 1, 4])
 P = 5
@@ -88,7 +91,8 @@ def test_gradients_are_finite_at_zero(text: str) -> None:
         ("my_function(x)", "the function `my_function` has no differentiable torch form"),
         ("x[0]", "the indexing `x[0]` is not supported (only `x[:, :k]` is)"),
         ("x[:, 1:3]", "the indexing `x[:, 1:3]` is not supported (only `x[:, :k]` is)"),
-        ("x.eta", "`x.eta` has no differentiable torch form"),
+        ("x.theta", "`x.theta` has no differentiable torch form"),
+        ("np._p4_from_pxpypze(x, y, z, x)", "the function `np._p4_from_pxpypze` has no differentiable torch form"),
         ("x and y", "`x and y` has no differentiable torch form"),
         ("x @ y", "the operator of `x @ y` is not supported"),
         ("not x", "the operator of `not x` is not supported"),
@@ -111,3 +115,30 @@ def test_what_has_no_torch_form_is_refused_with_function_and_place(text: str, pr
 def test_a_formula_that_does_not_parse_is_refused() -> None:
     with pytest.raises(FeatureMapError, match="cannot parse the formula 'x \\+'"):
         compile_expression("x +", "here")
+
+
+FOUR_MOMENTA = [
+    "_p4_from_pxpypze(y, z, y*z, 2 + x)",
+    "_p4_from_ptetaphie(x, y, z, 2*x)",
+    "_p4_from_ptetaphim(x, y, z, 0.14*x)",
+]
+
+
+@pytest.mark.parametrize("attribute", sorted(ATTRIBUTES))
+@pytest.mark.parametrize("text", FOUR_MOMENTA)
+def test_attributes_of_four_momenta_equal_those_of_the_vector_library(text: str, attribute: str) -> None:
+    values = Padded()
+    expected = _eval_expr(f"{text}.{attribute}", values.jagged)
+    found = compile_expression(f"{text}.{attribute}", "here")(values)
+    for row, jet in zip(found.double().numpy(), ak.to_list(expected), strict=True):
+        np.testing.assert_allclose(row[: len(jet)], jet, rtol=1e-10, atol=1e-12)
+
+
+def test_an_attribute_of_a_number_is_refused_when_the_formula_is_evaluated() -> None:
+    with pytest.raises(RuntimeError, match=re.escape("`x.eta`: `x` is no four-momentum")):
+        compile_expression("x.eta", "here")(Padded())
+
+
+def test_what_stands_outside_reductions_is_known() -> None:
+    expression = compile_expression("ak.sum(x*y, axis=1)/j + np.max(z, axis=1)", "here")
+    assert (expression.names, expression.unreduced) == ({"x", "y", "j", "z"}, {"j"})

@@ -123,7 +123,7 @@ def test_values_and_gradients_are_finite_everywhere(edit, tmp_path: Path) -> Non
     feature_map, inputs = compiled(config, number=8)
     for row, real in ((0, 0), (1, 1)):
         inputs[3][row, :, real:] = 0
-        inputs[2][row] = inputs[2][row, :, :1] if real and feature_map.layout.wrap else 0
+        inputs[2][row] = inputs[2][row, :, :1] if real and feature_map.layout.constituents.wrap else 0
         inputs[2][row, :, :real] = torch.tensor([30.0, 40.0, 20.0, 60.0])[:, None]
     p = feature_map.momenta(inputs).requires_grad_()
     outputs, finite = feature_map(p, inputs)
@@ -350,7 +350,7 @@ def three_components(content: dict) -> None:
     [
         (
             drop("pf_vectors"),
-            "seal.momenta: expected exactly one input group named `*_vectors` with (px, py, pz, E), found none among "
+            "seal.momenta: expected an input group named `*_vectors` with (px, py, pz, E), found none among "
             "pf_points, pf_features, pf_mask",
         ),
         (drop("pf_mask"), "seal.mask: `pf_vectors` is wrap-padded, so real constituents need a mask group: expected 'pf_mask'"),

@@ -87,7 +87,7 @@ def audit(
         )
     classes = tuple(config.label_value)
     _require_sense(probes, classes, pairs, efficiencies)
-    names = [name for index, name in enumerate(config.input_names) if index != layout.jet_index]
+    names = [name for index, name in enumerate(config.input_names) if index not in layout.hidden]
     tagger = load_tagger(model, config, names, network, options, device)
     nominal = next(probe for probe in probes if probe.kind == "nominal")
     used = {probe.generator for probe in probes if probe.generator is not None}

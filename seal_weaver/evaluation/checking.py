@@ -189,7 +189,7 @@ def _momentum_rows(
 ) -> dict[str, VariableReport]:
     """The components: an energy that rounding left below |p| is the only one that may change."""
     layout = feature_map.layout
-    groups = [(layout.momenta, layout.momenta_index, slice(0, layout.length))]
+    groups = [(collection.name, collection.index, collection.span) for collection in layout.collections]
     if layout.jet is not None and layout.jet_index is not None:
         groups.append((layout.jet, layout.jet_index, slice(layout.length, None)))
     used = feature_map.momenta(inputs)

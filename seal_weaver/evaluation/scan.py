@@ -61,7 +61,7 @@ def scan(
         loaded = [x.to(tagger.device) for x in batch.inputs]
         plain = feature_map.network_inputs(loaded)
         if number == 0:
-            vectors = tagger.precision(plain, feature_map.layout.position(feature_map.layout.momenta_index))
+            vectors = tagger.precision(plain, feature_map.network_momenta)
         momenta = feature_map.momenta(loaded)
         jet = feature_map.jet(momenta, loaded)
         scores = {nominal: tagger(plain)}

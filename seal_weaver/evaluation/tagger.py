@@ -39,8 +39,8 @@ class Tagger(ABC):
         """Within it, transformed four-momenta keep their precision on the way to the pair features."""
         yield
 
-    def precision(self, inputs: Sequence[Tensor], momenta: int) -> torch.dtype:
-        """In which the tagger takes the transformed four-momenta, input number ``momenta``; tried on a few jets."""
+    def precision(self, inputs: Sequence[Tensor], momenta: Sequence[int]) -> torch.dtype:
+        """In which the tagger takes the transformed four-momenta, inputs number ``momenta``; tried on a few jets."""
         return torch.float32
 
 
@@ -64,9 +64,10 @@ class TorchTagger(Tagger):
         with double_precision_pairs(self._network):
             yield
 
-    def precision(self, inputs: Sequence[Tensor], momenta: int) -> torch.dtype:
+    def precision(self, inputs: Sequence[Tensor], momenta: Sequence[int]) -> torch.dtype:
         few = [x[:2] for x in inputs]
-        few[momenta] = few[momenta].double()
+        for index in momenta:
+            few[index] = few[index].double()
         try:
             with self.precise():
                 self(few)

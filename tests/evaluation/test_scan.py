@@ -47,8 +47,8 @@ class Recorder(Tagger):
         yield
         self.inside = False
 
-    def precision(self, inputs: Sequence[Tensor], momenta: int) -> torch.dtype:
-        assert momenta == self.vectors
+    def precision(self, inputs: Sequence[Tensor], momenta: Sequence[int]) -> torch.dtype:
+        assert momenta == (self.vectors,)
         return torch.float64
 
 
@@ -67,7 +67,7 @@ def run(
     def source(values: Tensor) -> Callable[[int], Tensor]:
         return lambda number: values.expand(number, 4, 4)
 
-    tagger = Recorder(feature_map.layout.momenta_index, limit)
+    tagger = Recorder(feature_map.layout.constituents.index, limit)
     batch = SimpleNamespace(inputs=[x.clone() for x in inputs], labels={}, observers={})
     sources = {probe: source(values) for probe, values in elements.items()}
     (chunk,) = scan(tagger, feature_map, [batch], sources, NOMINAL, TOLERANCE)
@@ -85,7 +85,7 @@ def test_the_tagger_gets_the_loaded_and_the_transformed_momenta(loaded) -> None:
     chunk, tagger = run(feature_map, inputs, {FIRST: boosts})
     (plain, momenta), (precise, moved) = tagger.calls
     assert (plain, precise) == (False, True)
-    assert torch.equal(momenta, inputs[feature_map.layout.momenta_index])
+    assert torch.equal(momenta, inputs[feature_map.layout.constituents.index])
     torch.testing.assert_close(moved, transform(boosts, feature_map.momenta(inputs)), rtol=0, atol=0)
     p = feature_map.jet(feature_map.momenta(inputs), inputs)
     np.testing.assert_allclose(chunk.pt, torch.hypot(p[:, 0, 0], p[:, 1, 0]).numpy())

@@ -66,8 +66,8 @@ def test_pair_features_take_momenta_in_double_precision(batch, tmp_path: Path) -
     options = {"network": "part", **PART}
     path = checkpoint(tmp_path, config, options)
     tagger = load_tagger(str(path), config, config.input_names, PLAIN / "plain.py", options)
-    assert tagger.precision(inputs, config.input_names.index("pf_vectors")) == torch.float64
-    assert tagger.precision(inputs, config.input_names.index("pf_features")) == torch.float32
+    assert tagger.precision(inputs, (config.input_names.index("pf_vectors"),)) == torch.float64
+    assert tagger.precision(inputs, (config.input_names.index("pf_features"),)) == torch.float32
     doubled = [x.double() if name == "pf_vectors" else x for name, x in zip(config.input_names, inputs, strict=True)]
     with tagger.precise():
         precise = tagger(doubled)
