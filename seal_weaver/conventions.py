@@ -21,6 +21,17 @@ _KINEMATICS = {
     "mass": "np.sqrt(np.maximum({0}energy**2 - {0}px**2 - {0}py**2 - {0}pz**2, 0))",
 }
 
+_DERIVED = {
+    "abseta": "np.abs(eta)",
+    "deltaR": "np.hypot(eta - jet_eta, dphi)",
+    "pt_log": "np.log(pt)",
+    "e_log": "np.log(energy)",
+    "ptrel": "pt / jet_pt",
+    "erel": "energy / jet_energy",
+    "ptrel_log": "np.log(pt / jet_pt)",
+    "erel_log": "np.log(energy / jet_energy)",
+}
+
 _SIGN = "np.where(jet_eta < 0, -1, 1)"
 
 FORMULAS: dict[str, str] = {
@@ -34,6 +45,7 @@ FORMULAS: dict[str, str] = {
     "drapidity_unsigned": "rapidity - jet_rapidity",
     "dphi": "(phi - jet_phi + np.pi) % (2 * np.pi) - np.pi",
     "dphi_reversed": "(jet_phi - phi + np.pi) % (2 * np.pi) - np.pi",
+    **_DERIVED,
 }
 """Name -> formula of the constituents' (px, py, pz, energy) and of the jet's (jet_px, ...).
 
@@ -47,10 +59,15 @@ _PER_PARTICLE = {
     "dphi": "dphi",
     "etarel": "deta_signed",
     "phirel": "dphi",
+    "e": "energy",
+    **{name: name for name in _DERIVED},
 }
 
+_SPELLINGS = ("part", "pfcand", "sv")
+
 CONVENTIONS: dict[str, str] = {
-    **{f"{prefix}_{name}": formula for prefix in ("part", "pfcand") for name, formula in _PER_PARTICLE.items()},
+    **{f"{prefix}_{name}": formula for prefix in _SPELLINGS for name, formula in _PER_PARTICLE.items()},
+    **{f"pfcand_{name}_nopuppi": _PER_PARTICLE[name] for name in ("pt", "e", "energy", "pt_log", "e_log")},
     **{f"jet_{name}": f"jet_{name}" for name in (*_COMPONENTS, "pt", "eta", "phi", "mass")},
 }
 """Branch name -> entry of ``FORMULAS`` (or a momentum component)."""
@@ -67,13 +84,16 @@ ALTERNATIVES: dict[str, tuple[str, ...]] = {
 _INVARIANTS = (
     "{0}_charge", "{0}_is[A-Z]*", "{0}_pid", "{0}_pdgid", "{0}_mask",
     *(f"{{0}}_{name}{suffix}" for name in ("d0", "dz", "dxy") for suffix in ("", "val", "err", "sig")),
-    "{0}_puppiw", "{0}_quality", "{0}_normchi2", "{0}_lostInnerHits", "{0}_numberOf*", "{0}_nValid*",
+    "{0}_puppiw", "{0}_mass", "{0}_quality", "{0}_normchi2", "{0}_lostInnerHits", "{0}_numberOf*", "{0}_nValid*",
 )  # fmt: skip
+
+_OF_VERTICES = ("sv_ntracks", "sv_chi2", "sv_ndf", "sv_d3d*", "sv_dlen*", "sv_costhetasvpv")
 
 
 def is_known_invariant(name: str) -> bool:
-    """Charge, particle identity, impact parameters, track quality: held fixed without a word.
+    """Charge, particle identity, impact parameters, flight lengths, quality: held fixed without a word.
 
-    Impact parameters do change under boosts; nothing in a four-momentum tells how, so they are held.
+    Impact parameters and flight lengths do change under boosts; nothing in a four-momentum tells how, so they are held.
     """
-    return any(fnmatchcase(name, pattern.format(prefix)) for prefix in ("part", "pfcand") for pattern in _INVARIANTS)
+    patterns = [pattern.format(prefix) for prefix in _SPELLINGS for pattern in _INVARIANTS]
+    return any(fnmatchcase(name, pattern) for pattern in (*patterns, *_OF_VERTICES))

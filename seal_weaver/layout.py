@@ -41,9 +41,9 @@ class Collection:
         return slice(self.start, self.start + self.length)
 
     @property
-    def prefix(self) -> str:
-        """What the names of its group and of groups that belong to it have in common: `sv` of `sv_vectors`."""
-        return self.name.rsplit("_", 1)[0]
+    def prefixes(self) -> set[str]:
+        """With which names of groups about its constituents begin: `sv` of `sv_vectors` and `sv_mask`."""
+        return {name.rsplit("_", 1)[0] for name in (self.name, self.mask) if name is not None}
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,12 @@ class Resolver:
         if layout.jet is not None:
             for name, component in zip(data_config.input_dicts[layout.jet], _COMPONENTS, strict=True):
                 self._components[name] = ("", f"jet_{component}")
-        self._require_lab_frame()
+        self._branch_prefixes: dict[str, set[str]] = {}
+        for collection in layout.collections:
+            formulas, branches = self._origin(collection)
+            self._require_lab_frame(collection, formulas, branches)
+            names = (*collection.components, *branches)
+            self._branch_prefixes[collection.name] = {name.split("_")[0] for name in names if "_" in name} - {"jet"}
 
     def resolve(self, name: str, group: str) -> bool:
         """Define an input variable; False where it is held fixed.
@@ -137,12 +142,13 @@ class Resolver:
         collections = self._layout.collections
         if len(collections) == 1:
             return collections[0].name
-        by_component = {c.rsplit("_", 1)[0]: x.name for x in collections for c in x.components if "_" in c}
-        by_group = {x.prefix: x.name for x in collections}
-        for prefix, owner in by_component.items():
-            if name.startswith(f"{prefix}_"):
-                return owner
-        return next((owner for prefix, owner in by_group.items() if group.startswith(f"{prefix}_")), None)
+        by_branch = {c.name: self._branch_prefixes[c.name] for c in collections}
+        by_group = {c.name: c.prefixes for c in collections}
+        for names, prefixes in ((name, by_branch), (group, by_group)):
+            owners = [owner for owner, those in prefixes.items() if names.startswith(tuple(f"{p}_" for p in those))]
+            if len(owners) == 1:
+                return owners[0]
+        return None
 
     def _hold(self, name: str) -> bool:
         self.roles[name] = "held fixed"
@@ -231,48 +237,42 @@ class Resolver:
             "`seal.observables`, or declare the whole variable under `seal.invariants`",
         )
 
-    def _require_lab_frame(self) -> None:
+    def _require_lab_frame(self, collection: Collection, formulas: Mapping[str, str], branches: Iterable[str]) -> None:
         """Momenta along angles relative to the jet are in no frame that a boost could act on.
 
         Raises
         ------
         FeatureMapError: with the group of momenta to add
         """
-        for collection in self._layout.collections:
-            formulas, angles = self._origin(collection)
-            if not angles:
-                continue
-            change = lab_frame_momenta(formulas, angles, collection.mask, collection.length)
-            raise FeatureMapError(
-                f"inputs.{collection.name}",
-                f"expected four-momenta in the detector's frame, found {', '.join(collection.components)} made from "
-                f"{', '.join(angles)}, angles relative to the jet; give SEAL momenta of its own that the network does "
-                "not read: a further input group under `seal.momenta` and `seal.hidden`",
-                kind="relative_momenta",
-                variables=collection.components,
-                remedy=snippet(change) if change else "",
-            )
+        meanings = {name: self._settings.observables.get(name, CONVENTIONS.get(name, "")) for name in branches}
+        angles = {name: meaning for name, meaning in meanings.items() if meaning.startswith(_RELATIVE)}
+        # the lab frame is reached where the jet's own angle is added
+        if not angles or any(name.startswith("jet_") for name in branches):
+            return
+        change = lab_frame_momenta(formulas, angles, collection.mask, collection.length)
+        raise FeatureMapError(
+            f"inputs.{collection.name}",
+            f"expected four-momenta in the detector's frame, found {', '.join(collection.components)} made from "
+            f"{', '.join(angles)}, angles relative to the jet; give SEAL momenta of its own that the network does "
+            "not read: a further input group under `seal.momenta` and `seal.hidden`",
+            kind="relative_momenta",
+            variables=collection.components,
+            remedy=snippet(change) if change else "",
+        )
 
-    def _origin(self, collection: Collection) -> tuple[dict[str, str], dict[str, str]]:
-        """The formulas that make a collection's components, and the branches in them that are relative angles."""
-        formulas, angles, waiting = {}, {}, list(collection.components)
+    def _origin(self, collection: Collection) -> tuple[dict[str, str], list[str]]:
+        """The formulas that make a collection's components, and the branches that these read."""
+        formulas: dict[str, str] = {}
+        branches: list[str] = []
+        waiting = list(collection.components)
         while waiting:
             name = waiting.pop()
-            if name in formulas:
-                continue
-            if name in self._config.var_funcs:
+            if name in self._config.var_funcs and name not in formulas:
                 formulas[name] = str(self._config.var_funcs[name])
                 waiting += _referenced(formulas[name])
-            else:
-                convention = self._settings.observables.get(name, CONVENTIONS.get(name, ""))
-                # the lab frame is reached where the jet's own angle is added
-                if convention.startswith(_RELATIVE) and not self._reads_jet(formulas.values()):
-                    angles[name] = convention
-        return formulas, angles
-
-    @staticmethod
-    def _reads_jet(formulas: Iterable[str]) -> bool:
-        return any(name.startswith("jet_") for formula in formulas for name in _referenced(formula))
+            elif name not in (*formulas, *branches):
+                branches.append(name)
+        return formulas, branches
 
 
 def _referenced(text: str) -> list[str]:

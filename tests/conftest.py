@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import uproot
+import vector
 import yaml
 from torch import Tensor
 from weaver.utils.data.config import DataConfig
@@ -71,6 +72,36 @@ def with_particle_identity(branches: Mapping[str, Any], seed: int = 1) -> dict[s
     result |= {f"label_{name}": (0 * label).astype("int32") for name in classes}
     result["label_QCD"], result["label_Tbqq"] = (1 - label).astype("int32"), label.astype("int32")
     result |= {name: np.zeros(len(label), "float32") for name in ("jet_sdmass", *(f"jet_tau{i}" for i in range(1, 5)))}
+    return result
+
+
+def with_vertices(branches: Mapping[str, Any], seed: int = 2) -> dict[str, Any]:
+    """The branches of AK4_pf_sv.yaml added: candidates in (pt, etarel, phirel, e), and up to 5 "vertices" of 3 of them."""
+    rng = np.random.default_rng(seed)
+    names = {"px": "px", "py": "py", "pz": "pz", "energy": "energy"}
+    candidates = vector.zip({k: ak.values_astype(branches[f"part_{name}"], "float64") for k, name in names.items()})
+    eta, phi = (np.asarray(branches[f"jet_{name}"], "float64") for name in ("eta", "phi"))
+    sign = np.where(eta < 0, -1, 1)
+    groups = [candidates[:, start : start + 3] for start in range(0, 15, 3)]
+    sums = [{c: ak.sum(getattr(group, c), axis=1) for c in names} for group in groups]
+    # a jet has as many vertices as it has threes of constituents, between 0 and 5, some of them lost
+    number = np.minimum(ak.to_numpy(ak.num(candidates)) // 3, rng.integers(0, 6, len(eta)))
+    keep = ak.from_regular(np.arange(5)[None] < number[:, None])
+    vertices = vector.zip({c: ak.from_regular(np.stack([s[c] for s in sums], axis=1))[keep] for c in names})
+    result = dict(branches)
+    for prefix, momenta in (("pfcand", candidates), ("sv", vertices)):
+        dphi = (momenta.phi - phi + np.pi) % (2 * np.pi) - np.pi
+        columns = {"pt": momenta.pt, "e": momenta.energy, "etarel": (momenta.eta - eta) * sign, "phirel": dphi}
+        result |= {f"{prefix}_{name}": ak.values_astype(x, "float32") for name, x in columns.items()}
+
+    def random(like: ak.Array, low: float, high: float) -> ak.Array:
+        counts = ak.num(like)
+        return ak.unflatten(rng.uniform(low, high, ak.sum(counts)).astype("float32"), counts)
+
+    result |= {"pfcand_puppiw": random(candidates, 0, 1), "pfcand_charge": np.round(random(candidates, -1, 1))}
+    result |= {"sv_mass": random(vertices, 0, 3), "sv_ntracks": random(vertices, 2, 6)}
+    label = np.asarray(branches["label"])
+    result |= {"sv_d3dsig": random(vertices, 0, 20), "jet_isB": label, "jet_isUDSG": 1 - label}
     return result
 
 
