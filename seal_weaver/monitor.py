@@ -153,7 +153,8 @@ class EpochMonitor:
                     f"the {LABELS[name]} penalty is not finite in epoch {self._epoch} ({self._mode}, within the last "
                     f"steps before step {self._steps}): the network returns NaN or inf for transformed jets. Look at "
                     "the task loss (has the training diverged?), lower the learning rate, or clip gradients with "
-                    "`-p clip_grad_norm 1.0`"
+                    "`-p clip_grad_norm 1.0`. In the first steps: four-momenta that the network reads with angles "
+                    "relative to the jet have energies of another frame, which far boosts leave below their momentum"
                 )
             if significantly_above(excluded / max(1, jets), jets, limit):
                 raise SelfCheckError(

@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-jets", type=_number, default=4000, help="jets to read, from all over the files (default: %(default)s)"
     )
+    parser.add_argument("--custom-functions", type=Path, metavar="FILE.py", help="functions of formulas, as for weaver")
     parser.add_argument("--seal", metavar="FILE", help="settings that override the data config's, as `-o seal FILE`")
     parser.add_argument(
         "--json",
@@ -40,7 +41,9 @@ def run(options: argparse.Namespace) -> int:
     """Carry out ``seal-weaver check``; returns 0 if the config is usable, else 1."""
     # torch and weaver take seconds to import; `seal-weaver path` does without
     from .checking import check_config
+    from .reading import register_functions
 
+    register_functions(options.custom_functions)
     report = check_config(options.data_config, options.data, options.num_jets, options.seal)
     print(_json(report) if options.json else render(report, str(options.data_config)))
     return 0 if report.verdict == "usable" else 1

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with one word: the directory for the results; with two: an option of the network, as for weaver",
     )  # fmt: skip
     parser.add_argument("--output", type=Path, help="the directory for the results, too")
+    parser.add_argument("--custom-functions", type=Path, metavar="FILE.py", help="functions of formulas, as for weaver")
     parser.add_argument(
         *("--pair",), nargs=2, action="append", metavar=("SIGNAL", "BACKGROUND"),
         help="labels; default: all against the one with QCD in its name, else of two the first against the second",
@@ -63,7 +64,9 @@ def _at_least(minimum: int) -> Callable[[str], int]:
 def run(options: argparse.Namespace) -> int:
     """Carry out ``seal-weaver evaluate``; returns the exit code."""
     from .audit import audit, expand_generators
+    from .reading import register_functions
 
+    register_functions(options.custom_functions)
     output, network_options = _split_o(options.network_option, options.output)
     generators = expand_generators(options.generators, options.data_config, network_options)
     chosen = probes.make_probes(

@@ -21,13 +21,15 @@ import awkward as ak
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from weaver.utils.data.eval_utils import _register_funcs
 from weaver.utils.data.preprocess import AutoStandardizer
 from weaver.utils.dataset import SimpleIterDataset
+from weaver.utils.import_tools import import_module
 
 from ..errors import EvaluationError
 from .files import find_files, require_branches
 
-__all__ = ["Batch", "load_data_config", "quiet_weaver", "read_batches", "standardised"]
+__all__ = ["Batch", "load_data_config", "quiet_weaver", "read_batches", "register_functions", "standardised"]
 
 _MOST_FILES = 20
 _SLICES = 4
@@ -76,6 +78,21 @@ def quiet_weaver() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def register_functions(path: str | Path | None) -> None:
+    """The user's functions for formulas, as weaver's ``--custom-functions``; none for None.
+
+    Raises
+    ------
+    EvaluationError: the file cannot be imported
+    """
+    if path is None:
+        return
+    try:
+        _register_funcs(import_module(str(path), "_func_module"))
+    except Exception as error:  # whatever the user's module raises
+        raise EvaluationError(f"--custom-functions {path}: cannot be imported: {error}") from error
 
 
 def load_data_config(path: str | Path) -> Any:

@@ -16,7 +16,7 @@ __all__ = ["EPOCHS", "check_evaluate", "words"]
 
 EPOCHS = ("best", "last")
 _OURS = "epoch"
-_RESERVED = ("help", "data-config", "network-config", "model-prefix", "network-option", "output")
+_RESERVED = ("help", "data-config", "network-config", "model-prefix", "network-option", "output", "custom-functions")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -52,6 +52,9 @@ def words(
     own = {key: value for key, value in ({"data-test": files} | dict(section)).items() if key != _OURS}
     result = ["-c", str(point / COPIES["data-config"]), "-n", str(point / COPIES["network-config"])]
     result += ["-m", str(point / checkpoint)]
+    functions = point / COPIES["custom-functions"]
+    if functions.is_file():
+        result += ["--custom-functions", str(functions)]
     for key, value in own.items():
         if value is not False and value is not None:
             for item in _repetitions(value):

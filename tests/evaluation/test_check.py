@@ -11,7 +11,7 @@ import awkward as ak
 import numpy as np
 import pytest
 import yaml
-from conftest import CONFIGS, edited_config, read_jets, set_seal, with_particle_identity, write_jets
+from conftest import CONFIGS, edited_config, read_jets, set_seal, with_particle_identity, with_vertices, write_jets
 
 from seal_weaver.cli import main
 
@@ -82,7 +82,7 @@ def config_of(tmp_path: Path, *edits: Callable[[dict], Any]) -> Path:
 
 @pytest.mark.parametrize("config", sorted(p.name for p in CONFIGS.glob("*.yaml") if ".auto." not in p.name))
 def test_all_shipped_configs_pass(config: str, tmp_path: Path, capsys) -> None:
-    sample = write_jets(tmp_path / "jets.root", with_particle_identity(read_jets()))
+    sample = write_jets(tmp_path / "jets.root", with_vertices(with_particle_identity(read_jets())))
     report = check(CONFIGS / config, sample, capsys)
     assert report["verdict"] == "usable"
     assert report["jets"] == 400
