@@ -10,7 +10,7 @@ from . import __version__
 from .errors import SampleError, SealError
 from .evaluation import check, compare, evaluate
 from .jobs import command as scan
-from .samples import boost, simulate
+from .samples import boost, convert, simulate
 from .shipped import find_shipped
 
 __all__ = ["find_shipped", "main"]
@@ -58,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     boosting = commands.add_parser("boost", help="apply a random Lorentz boost to each jet of a file")
     boost.add_arguments(boosting)
     boosting.set_defaults(run=boost.run)
+
+    conversion = commands.add_parser("convert", help="convert files of public data sets to samples for weaver")
+    convert.add_arguments(conversion)
+    conversion.set_defaults(run=convert.run)
     return parser
 
 

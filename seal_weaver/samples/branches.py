@@ -7,7 +7,7 @@ the sum of its constituents, and the angles of the constituents are relative to 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,8 @@ TREE = "tree"
 
 # Jets held in memory, and written as one basket per branch, at a time.
 CHUNK = 5000
+
+Append = Callable[[Mapping[str, Any]], None]
 
 MOMENTUM_BRANCHES = ("part_px", "part_py", "part_pz", "part_energy")
 
@@ -136,44 +138,93 @@ def compute_branches(
     return {b.name: ak.values_astype(ak.Array(values[b.name]), np.dtype(b.dtype)) for b in BRANCHES}
 
 
-def _tree_types() -> dict[str, str]:
+def _tree_types(branches: Sequence[Branch]) -> dict[str, str]:
     """Types for uproot: all ``part_*`` branches are one record, so that they share one counter, ``npart``."""
-    types = {b.name: b.dtype for b in BRANCHES if not b.per_constituent}
-    fields = (f"{b.name.removeprefix('part_')}: {b.dtype}" for b in BRANCHES if b.per_constituent)
+    types = {b.name: b.dtype for b in branches if not b.per_constituent}
+    fields = (f"{b.name.removeprefix('part_')}: {b.dtype}" for b in branches if b.per_constituent)
     types["part"] = "var * {" + ", ".join(fields) + "}"
     return types
 
 
-def _tree_columns(branches: Mapping[str, ak.Array]) -> dict[str, ak.Array]:
-    columns = {b.name: branches[b.name] for b in BRANCHES if not b.per_constituent}
-    fields = {b.name.removeprefix("part_"): branches[b.name] for b in BRANCHES if b.per_constituent}
+def _tree_columns(branches: Sequence[Branch], values: Mapping[str, Any]) -> dict[str, Any]:
+    columns = {b.name: values[b.name] for b in branches if not b.per_constituent}
+    fields = {b.name.removeprefix("part_"): values[b.name] for b in branches if b.per_constituent}
     columns["part"] = ak.zip(fields)
     return columns
 
 
 @contextmanager
-def sample_writer(output: str | Path) -> Iterator[Callable[[Mapping[str, ak.Array]], None]]:
+def _root_writer(path: Path, branches: Sequence[Branch], fast: bool) -> Iterator[Append]:
+    compression = uproot.LZ4(4) if fast else uproot.LZMA(5)
+    with uproot.recreate(path, compression=compression) as file:
+        tree = file.mktree(TREE, _tree_types(branches))
+        yield lambda values: tree.extend(_tree_columns(branches, values))
+
+
+@contextmanager
+def _parquet_writer(path: Path, branches: Sequence[Branch], fast: bool) -> Iterator[Append]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def arrow_type(branch: Branch) -> Any:
+        item = pa.from_numpy_dtype(np.dtype(branch.dtype))
+        return pa.list_(pa.field("item", item, nullable=False)) if branch.per_constituent else item
+
+    # Nothing is ever missing: weaver would otherwise meet option types.
+    schema = pa.schema([pa.field(b.name, arrow_type(b), nullable=False) for b in branches])
+    # Hardly any momentum occurs twice, which is what dictionaries are for.
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False) as file:
+
+        def append(values: Mapping[str, Any]) -> None:
+            arrays = [ak.to_arrow(ak.Array(values[b.name]), list_to32=True, extensionarray=False) for b in branches]
+            columns = [a.cast(f.type) for a, f in zip(arrays, schema, strict=True)]
+            file.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+        yield append
+
+
+# weaver tells the format of a file by its extension.
+_WRITERS = {".root": _root_writer, ".parquet": _parquet_writer}
+
+
+@contextmanager
+def sample_writer(
+    output: str | Path,
+    extras: Sequence[Branch] = (),
+    *,
+    fast: bool = False,
+    verify: Callable[[Path], None] | None = None,
+) -> Iterator[Append]:
     """Write a sample chunk by chunk; the file appears under its name only once it is complete.
 
-    Yields a function that appends one chunk, as made by ``compute_branches``. The file is written under
-    a hidden name in the same directory and renamed when the block ends; if the block raises, or is
-    interrupted, it is removed, and a file already at ``output`` stays as it was.
+    Yields a function that appends one chunk: the branches of ``BRANCHES``, as made by ``compute_branches``,
+    and the extras. The file is written under a hidden name in the same directory and renamed when the
+    block ends; if the block raises, or is interrupted, it is removed, and a file already at ``output``
+    stays as it was. A ROOT file has a basket for each branch and chunk, a parquet file a row group for each chunk.
+
+    Parameters
+    ----------
+    output: ``*.root`` (a tree ``tree``) or ``*.parquet``
+    extras: branches beside those of every sample; none may have a name that is taken
+    fast: ROOT with LZ4: written a hundred times and read forty times faster than with LZMA, 15 % larger
+    verify: called with the path of the complete file before it is renamed; what it raises stops that
 
     Raises
     ------
-    SampleError: the name does not end in ``.root``, or the directory does not exist
+    SampleError: the name does not end in one of these, or the directory does not exist
     """
     output = Path(output)
-    # weaver tells the format of a file by its extension.
-    if output.suffix != ".root":
-        raise SampleError(f"output file: expected a name ending in '.root', got {str(output)!r}")
+    if output.suffix not in _WRITERS:
+        raise SampleError(f"output file: expected a name ending in '.root' or '.parquet', got {str(output)!r}")
     if not output.parent.is_dir():
         raise SampleError(f"output file: the directory {str(output.parent)!r} does not exist; create it first")
+    branches = (*BRANCHES, *extras)
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
-        with uproot.recreate(partial, compression=uproot.LZMA(5)) as file:
-            tree = file.mktree(TREE, _tree_types())
-            yield lambda branches: tree.extend(_tree_columns(branches))
+        with _WRITERS[output.suffix](partial, branches, fast) as append:
+            yield append
+        if verify is not None:
+            verify(partial)
         os.replace(partial, output)
     except BaseException:
         partial.unlink(missing_ok=True)

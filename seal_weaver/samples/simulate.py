@@ -7,13 +7,8 @@ processes of the operating system share the work.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import awkward as ak
@@ -31,6 +26,7 @@ from seal_weaver.samples.events import (
     generate_block,
     import_generators,
 )
+from seal_weaver.samples.workers import in_order
 
 __all__ = ["add_arguments", "run", "simulate"]
 
@@ -56,41 +52,6 @@ def _schedule(order: np.ndarray, counts: dict[str, int], selection: Selection) -
             block = Block(process, index, min(BLOCK, count - index * BLOCK), selection)
             blocks.append((int(position), block))
     return [block for _, block in sorted(blocks, key=lambda item: item[0])]
-
-
-def _start_worker() -> None:
-    """Let the parent process alone decide when a worker ends."""
-    # A terminal sends Ctrl-C to the workers too; the parent ends them in good order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A parent that is killed cannot do that, and its workers would wait for ever.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _generate(blocks: Sequence[Block], jobs: int) -> Iterator[ak.Array]:
-    """The jets of each block, in the order of the blocks, whoever is done first."""
-    jobs = min(jobs, len(blocks))
-    if jobs == 1:
-        yield from map(generate_block, blocks)
-        return
-    # A forked copy of a process with threads, such as torch's, may hang: start the workers afresh.
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
-    try:
-        yield from executor.map(generate_block, blocks)
-    except BrokenProcessPool as error:
-        raise SampleError(
-            "a worker process of the simulation died; try jobs=1. A script that simulates needs "
-            "the guard: if __name__ == '__main__'"
-        ) from error
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _mix(
@@ -179,7 +140,7 @@ def simulate(
         sample_writer(output) as write,
         tqdm(total=number, unit="jet", desc="simulate", disable=not progress) as bar,
     ):
-        for jets, labels in _mix(order, blocks, _generate(blocks, jobs), bar):
+        for jets, labels in _mix(order, blocks, in_order(generate_block, blocks, jobs), bar):
             write(compute_branches(jets.px, jets.py, jets.pz, jets.energy, labels))
 
 
