@@ -126,7 +126,7 @@ def test_optional_packages_are_not_imported_at_the_top(path: Path) -> None:
         if isinstance(node, (ast.Import, ast.ImportFrom))
         for alias in ([ast.alias(str(node.module))] if isinstance(node, ast.ImportFrom) else node.names)
     }
-    assert not top & {"pythia8mc", "pythia8", "fastjet", "matplotlib", "h5py", "onnx", "pandas", "pyarrow", "tables"}
+    assert not top & {"pythia8mc", "pythia8", "fastjet", "matplotlib", "h5py", "onnx", "pandas", "pyarrow"}
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.name)
