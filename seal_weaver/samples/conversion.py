@@ -87,6 +87,13 @@ def convert_part(task: Task) -> dict[str, Any]:
     ------
     SampleError: the input has another layout, is damaged or holds impossible values, or the output cannot be written
     """
+    try:
+        return _convert(task)
+    except OSError as error:
+        raise SampleError(f"{task.source} to {task.output}: {error}") from error
+
+
+def _convert(task: Task) -> dict[str, Any]:
     dataset = DATASETS[task.dataset]
     with dataset.open(task.source, task.output.parent) as source:
         start, stop = task.rows(source.rows)

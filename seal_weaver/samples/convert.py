@@ -46,6 +46,8 @@ def _outputs(dataset: str, sources: Sequence[Path], output: Path, parts: int, fo
             raise SampleError(
                 f"output: {len(sources)} inputs in {parts} parts each need a directory, got {str(output)!r}"
             )
+        if not output.parent.is_dir():
+            raise SampleError(f"output: the directory {str(output.parent)!r} does not exist; create it first")
         return [[output]]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:

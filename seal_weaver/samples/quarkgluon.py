@@ -76,7 +76,7 @@ EXTRAS = (
 _IDS = np.array(sorted(SPECIES))
 _MASSES = np.array([SPECIES[i].mass for i in _IDS])
 _CHARGES = np.array([SPECIES[i].charge for i in _IDS])
-_FLAGS = np.array([SPECIES[i].flag for i in _IDS])
+_FLAGS = {flag: np.array([float(SPECIES[i].flag == flag) for i in _IDS], np.float32) for flag in FLAGS}
 
 
 class QuarkGluon:
@@ -171,7 +171,7 @@ class QuarkGluon:
             constituents={
                 "part_pid": pid,
                 "part_charge": np.sign(pid) * _CHARGES[kind],
-                **{f"part_is{flag}": _FLAGS[kind] == flag for flag in FLAGS},
+                **{f"part_is{flag}": values[kind] for flag, values in _FLAGS.items()},
             },
         )
 
