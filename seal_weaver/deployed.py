@@ -6,7 +6,7 @@ Evaluating it inside a training step leaves the network, its counters and all ra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from .batchnorm import Statistics, following_statistics
 from .config import SealConfig
 from .derivatives import safe_derivatives
 from .features import FeatureMap
-from .patches import double_precision_pairs, has_trimmer, preserve_trimmers
+from .patches import differentiable_trimmers, double_precision_pairs, has_trimmer, preserve_trimmers
 from .penalties import COMPARE
 
 __all__ = ["DeployedFunction", "in_double_precision", "traceless"]
@@ -76,6 +76,7 @@ class DeployedFunction:
     ) -> None:
         # forward, not __call__: the hooks belong to weaver's pass
         self._forward = forward or module.forward
+        self._module = module
         self._splits = has_trimmer(module)
         self._feature_map = feature_map
         self._loaded = loaded
@@ -134,7 +135,11 @@ class DeployedFunction:
             torch.where(self.usable.view(-1, *(1,) * (x.dim() - 1)), x, original.to(x.dtype))
             for x, original in zip(inputs, loaded, strict=True)
         ]
-        with torch.autocast(inputs[0].device.type, dtype=self._autocast, enabled=self._autocast is not None):
+        differentiable = any(x.requires_grad for x in inputs)
+        with (
+            torch.autocast(inputs[0].device.type, dtype=self._autocast, enabled=self._autocast is not None),
+            differentiable_trimmers(self._module) if differentiable else nullcontext(),
+        ):
             output = self._network(inputs)
         return COMPARE[self._settings.compare](output if output.dtype == torch.float64 else output.float())
 

@@ -60,15 +60,19 @@ class Ledger:
 
         Raises
         ------
-        AttachmentError: the penalty of an earlier step was never consumed, so the loss in use is not SEAL's
+        AttachmentError: an earlier penalty was never consumed: the loss in use is not SEAL's, or one loss belongs to
+            several forward passes
         """
         with self._lock:
             if len(self._entries) >= capacity:
                 raise AttachmentError(
-                    "the penalty of the last step was never added to the loss: expected the loss function that "
-                    "`with_seal` returns, found another one. weaver falls back to CrossEntropyLoss when `get_loss` "
-                    "is missing or raises AttributeError; define `get_loss` in the network config from `with_seal`, "
-                    "and look for `Loss function not defined` in the log"
+                    "the penalty of the last forward pass was never added to the loss: expected one call of the loss "
+                    "function that `with_seal` returns after each forward pass that is trained on. Either another loss "
+                    "is in use (weaver falls back to CrossEntropyLoss when `get_loss` is missing or raises "
+                    "AttributeError: define `get_loss` in the network config from `with_seal`, and look for `Loss "
+                    "function not defined` in the log; a training loop of your own must call the `loss_func` that it "
+                    "is given), or the training loop calls the network more than once for one loss (put the other "
+                    "calls under `torch.no_grad()`, or call the loss after each)"
                 )
             self._entries.append(entry)
 

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from weaver.nn.model.ParticleTransformer import PairEmbed, pairwise_lv_fts_pp
+from weaver.nn.model import ParticleNeXt as particlenext
+from weaver.nn.model.ParticleTransformer import PairEmbed, SequenceTrimmer, pairwise_lv_fts_pp
 
 from .derivatives import safe_derivatives
 
 __all__ = [
+    "differentiable_trimmers",
     "double_precision_pairs",
     "has_trimmer",
     "mode_dependent",
@@ -32,14 +34,19 @@ _ROUGH_PAIR_FEATURES = 6
 derivatives reach 1e8 and more, and a squared derivative is all noise."""
 
 
+_WARMUP_STEPS = 5
+"""Calls before a trimmer trims, where it does not say so itself."""
+
+
 def _trimmers(module: nn.Module) -> list[nn.Module]:
-    """weaver's sequence trimmers, each network's own class; they count their calls in `_counter`."""
-    return [m for m in module.modules() if hasattr(m, "_counter") and hasattr(m, "enabled")]
+    """weaver's sequence trimmers, which count their calls in `_counter`; ParticleNeXt is its own."""
+    return [m for m in module.modules() if hasattr(m, "_counter") and (hasattr(m, "enabled") or hasattr(m, "trim"))]
 
 
 def has_trimmer(module: nn.Module) -> bool:
     """Whether the network shortens batches to their real constituents."""
-    return any(m.enabled for m in _trimmers(module))
+    trimmers: list[Any] = _trimmers(module)
+    return any(m.enabled if hasattr(m, "enabled") else m.trim and not m.for_inference for m in trimmers)
 
 
 def mode_dependent(module: nn.Module) -> bool:
@@ -92,7 +99,24 @@ def set_trimmer_calls(module: nn.Module, calls: Sequence[int]) -> None:
 
 def wake_trimmers(module: nn.Module) -> None:
     """Let trimmers behave as they do after their first calls; within ``preserve_trimmers``."""
-    set_trimmer_calls(module, [getattr(trimmer, "warmup_steps", 0) for trimmer in _trimmers(module)])
+    set_trimmer_calls(module, [getattr(trimmer, "warmup_steps", _WARMUP_STEPS) for trimmer in _trimmers(module)])
+
+
+@contextmanager
+def differentiable_trimmers(module: nn.Module) -> Iterator[None]:
+    """Let gradients through weaver's trimmers, which only choose places.
+
+    Its networks call them without gradients, some of them always (``ParticleNetTagger``). What is trimmed is then cut
+    off, what is not is returned as it is: whether there is a derivative would depend on the longest jet of the batch.
+    """
+    trimmers = [m for m in module.modules() if isinstance(m, SequenceTrimmer)]
+    try:
+        for trimmer in trimmers:
+            trimmer.forward = torch.enable_grad()(trimmer.forward)
+        yield
+    finally:
+        for trimmer in trimmers:
+            del trimmer.forward  # of the instance; that of the class is back
 
 
 def obstacle_to_gradients(module: nn.Module) -> str | None:
@@ -119,20 +143,41 @@ def double_precision_pairs(module: nn.Module, precision: torch.dtype = torch.flo
     ten units under an exact symmetry, and the logits with it by 0.1. Where gradients are asked for they are finite:
     weaver's own are not, for a particle paired with itself or with its copy.
     """
-    pairs = [m for m in module.modules() if isinstance(m, PairEmbed)]
-    originals = [m.pairwise_lv_fts for m in pairs]
+    pairs = [(m, "pairwise_lv_fts") for m in module.modules() if isinstance(m, PairEmbed)]
+    graphs = [
+        (m, "get_graph_feature")
+        for m in module.modules()
+        if isinstance(m, (particlenext.ParticleNeXt, particlenext.MultiScaleEdgeConv)) and m.get_graph_feature
+    ]
+    originals = [getattr(m, name) for m, name in (*pairs, *graphs)]
     try:
-        for pair, original in zip(pairs, originals, strict=True):
-            pair.pairwise_lv_fts = _in_double_precision(original, precision)
+        for m, name in pairs:
+            setattr(m, name, _in_double_precision(getattr(m, name), precision))
+        for m, name in graphs:
+            setattr(m, name, _edges_in_double_precision(getattr(m, name), precision))
         yield
     finally:
-        for pair, original in zip(pairs, originals, strict=True):
-            pair.pairwise_lv_fts = original
+        for (m, name), original in zip((*pairs, *graphs), originals, strict=True):
+            setattr(m, name, original)
 
 
 def _in_double_precision(function: Callable[..., Tensor], precision: torch.dtype) -> Callable[..., Tensor]:
     def call(xi: Tensor, xj: Tensor, **keywords: Any) -> Tensor:
         with safe_derivatives() if xi.requires_grad else nullcontext():
             return function(xi.double(), xj.double(), **keywords).to(precision)
+
+    return call
+
+
+def _edges_in_double_precision(function: Callable[..., Any], precision: torch.dtype) -> Callable[..., Any]:
+    """ParticleNeXt's: features of edges, distances, the neighbours' four-momenta, places without an edge."""
+
+    def call(
+        pts: Tensor | None = None, fts: Tensor | None = None, lvs: Tensor | None = None, *rest: Any, **keywords: Any
+    ) -> Any:
+        with safe_derivatives() if lvs is not None and lvs.requires_grad else nullcontext():
+            doubles = None if lvs is None else lvs.double()
+            results = function(pts, fts, doubles, *rest, **keywords)
+        return tuple(x.to(precision) if isinstance(x, Tensor) and x.is_floating_point() else x for x in results)
 
     return call

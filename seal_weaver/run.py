@@ -122,10 +122,20 @@ class Run:
             self.weights[name].update(mean_over_ranks(penalty.detach()))
 
     def augmented(self, task: Tensor) -> dict[str, Step]:
-        """What to record of the augmentation of this step: how many jets were meant and how many left out."""
+        """What to record of the augmentation of this step: how many jets were meant and how many left out.
+
+        Raises
+        ------
+        AttachmentError: a training step without a call of the network, whose jets are not those that were transformed
+        """
         if self.augmenter is None or self.validating:
             return {}
         jets, excluded = self.augmenter.take(task.device)
+        if jets == 0 and self.monitor is not None and torch.is_grad_enabled():
+            raise AttachmentError(
+                "a training step reached the loss without transformed jets: expected the training loop to call "
+                "`model(...)`, the one of `get_model`, once before each call of the loss, not `model.forward(...)`"
+            )
         return {"augment": Step(task.new_zeros(()), 0.0, jets, excluded)}
 
     def expects_penalty(self) -> bool:
@@ -213,7 +223,14 @@ class Run:
             result = loop(*args, **kwargs)
             if len(self.ledger) and not self.validating:
                 raise AttachmentError(
-                    "the last penalty of the epoch was never added to the loss; is `get_loss` SEAL's?"
+                    "the last penalty of the epoch was never added to the loss; is `get_loss` SEAL's, and does a "
+                    "training loop of your own call the `loss_func` that it is given?"
+                )
+            if (self.expects_penalty() or (mode == "train" and self.augmenter)) and self._batch == 0:
+                raise AttachmentError(
+                    "the training loop finished an epoch without calling the network and the loss: expected it to call "
+                    "`model(...)`, not `model.forward(...)` or a part of the model, and the `loss_func` that it is "
+                    "given; without them nothing is penalised or transformed"
                 )
             self.monitor.finish()
             if mode == "train":

@@ -420,7 +420,7 @@ def test_an_unconsumed_penalty_stops_the_next_step(batch) -> None:
     model = build("seal_pnet.py", data_config).train()
     attach(model, data_config)
     model(*inputs)
-    with pytest.raises(AttachmentError, match="the penalty of the last step was never added to the loss"):
+    with pytest.raises(AttachmentError, match="the penalty of the last forward pass was never added to the loss"):
         model(*inputs)
 
 
