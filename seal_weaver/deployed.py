@@ -167,7 +167,12 @@ def in_double_precision(module: nn.Module) -> tuple[Callable[..., Tensor], list[
     """
     network = _Forward(module)
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    doubles = {name: tensor.detach().double() for name, tensor in tensors.items() if tensor.is_floating_point()}
+    # copies also of what is float64 already
+    doubles = {
+        name: tensor.detach().to(torch.float64, copy=True)
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point()
+    }
     parameters = [doubles[name].requires_grad_() for name, tensor in tensors.items() if tensor.requires_grad]
 
     def forward(*inputs: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -56,7 +57,12 @@ class Network:
 
 WEAVERS, SETS = PLAIN / "weavers.py", PLAIN / "sets.py"
 LGATR = ROOT / "benchmarks" / "networks" / "lgatr_slim.py"
-SLIM = {"num_blocks": 2, "hidden_v_channels": 4, "hidden_s_channels": 8, "num_heads": 2}
+EQUIVARIANT = {"num_blocks": 1, "hidden_v_channels": 4, "hidden_s_channels": 8, "num_heads": 2}
+NON_ZERO = 1e-6
+"""Penalty that is no rounding: an RMS change of the signal probability of 0.001, or that much per unit of rapidity."""
+ROUNDING = {"float32": 1e-5, "float64": 1e-18}
+"""Largest penalty of a network that is invariant by construction. float32 rounds a logit by 1e-6 for momenta boosted by
+a factor of ten, more where masses cancel, and a difference divides it by 0.05 and squares it; float64 by 1e-11."""
 
 
 def _part(**options: Any) -> Network:
@@ -85,9 +91,7 @@ NETS: dict[str, Network] = {
     ),
     "frozen body in evaluation mode": Network(PLAIN / "head.py"),
     "own loss and loops": Network(PLAIN / "own_loop.py"),
-    "L-GATr-slim": Network(LGATR, SLIM, invariant=True),
-    "L-GATr-slim, float64": Network(LGATR, {**SLIM, "double": True}, invariant=True),
-    "L-GATr-slim with the beam": Network(LGATR, {**SLIM, "beam": True}),
+    "L-GATr-slim": Network(LGATR, EQUIVARIANT, invariant=True),
     "two lines at its end": Network(PLAIN / "two_lines.py"),
 }
 
@@ -96,6 +100,16 @@ DATA = {
     "jetclass": CONFIGS / "JetClass_full.yaml",
     "pf_sv": Path(__file__).parent / "data" / "pf_sv.yaml",
 }
+
+
+def cells() -> list[tuple[str, str, str]]:
+    """All cells (network, data, penalty): every penalty on a network's own data, two of them on the others."""
+    return [
+        (name, data, penalty)
+        for name, network in NETS.items()
+        for i, data in enumerate(network.data)
+        for penalty in (PENALTIES if i == 0 else ("gseal", "both"))
+    ]
 
 
 def with_vertices(branches: Mapping[str, Any], seed: int = 2) -> dict[str, Any]:
@@ -213,3 +227,36 @@ def train(
     record = folder / "net_seal.jsonl"
     records = tuple(json.loads(line) for line in record.read_text().splitlines()) if record.exists() else ()
     return Outcome(records, chosen[-1] if chosen else None, error)
+
+
+REFUSED = "DerivativeError: seal.delta_seal.estimator: the gradients of this network are of no use: "
+
+
+def problems(network: Network, penalty: str, outcome: Outcome) -> list[str]:
+    """What is wrong with the outcome of a cell: nothing, if it was trained as it should, or refused as documented."""
+    if penalty == "autograd" and not network.autograd:
+        refused = (outcome.error or "").startswith(REFUSED) and "write `estimator: finite_difference`" in outcome.error
+        return [] if refused else [f"expected a refusal of autograd, found {outcome.error or 'a training'}"]
+    if outcome.error is not None:
+        return [outcome.error]
+    found = [f"expected two epochs, found {len(outcome.records)} records"] if len(outcome.records) != 4 else []
+    differentiable = "autograd" if network.autograd else "finite_difference"
+    expected = {"both": differentiable, "gseal": None, "augment": None}.get(penalty, penalty)
+    if outcome.estimator != expected:
+        found.append(f"expected the estimator {expected}, found {outcome.estimator}")
+    for number, line in enumerate(outcome.records):
+        found += [f"record {number}: {text}" for text in _wrong_terms(network, penalty, line)]
+    return found
+
+
+def _wrong_terms(network: Network, penalty: str, line: Mapping[str, Any]) -> list[str]:
+    names = {"gseal": ["gseal"], "both": ["gseal", "delta_seal"], "augment": []}.get(penalty, ["delta_seal"])
+    wrong = [] if math.isfinite(line["task_loss"]) else [f"task loss {line['task_loss']}"]
+    for name in names:
+        value, excluded = line[name]["penalty"], line[name]["excluded"] / line[name]["jets"]
+        right = 0 <= value < ROUNDING["float32"] if network.invariant else value > NON_ZERO
+        wrong += [] if math.isfinite(value) and right else [f"{name} {value}"]
+        wrong += [] if excluded <= 0.1 else [f"{name}: {excluded:.0%} excluded"]
+    if penalty == "augment" and line["mode"] == "train" and not line["augment"]["jets"]:
+        wrong.append("no jet was transformed")
+    return wrong

@@ -491,6 +491,26 @@ def test_float32_networks_get_float32_momenta(batch) -> None:
     assert seen[-1] == torch.float32
 
 
+@pytest.mark.parametrize("output", [torch.float32, torch.float64])
+def test_networks_that_compute_in_float64_get_float64_momenta(output: torch.dtype, batch) -> None:
+    """Also those without modes, whose main pass would do as the reference, but for the rounding of the momenta."""
+    data_config, inputs, _ = batch
+    seen = []
+
+    class Reader(ModeIndependent):
+        def forward(self, points, features, vectors, mask):
+            seen.append(vectors.dtype)
+            p = (vectors.double() * mask).sum(dim=2)
+            mass = (p[:, 3].square() - p[:, :3].square().sum(dim=1)).clamp(min=0).sqrt() / 100
+            return torch.stack([mass, -mass], dim=1).to(output)
+
+    network = Reader().train()
+    ledger = attach(network, data_config, gseal={"beta2_max": 0.99})
+    network(*inputs)
+    assert seen[-1] == torch.float64
+    assert mean(ledger.take()) < (1e-13 if output == torch.float32 else 1e-24), "roundings of the output, squared"
+
+
 def test_ledger_is_emptied_by_taking() -> None:
     ledger = Ledger()
     ledger.add(Entry(torch.ones(()), 1, torch.zeros(())))

@@ -113,6 +113,17 @@ def test_autograd_agrees_with_finite_differences(name: str, batch) -> None:
     assert sum(float(g.abs().sum()) for g in gradients) > 0
 
 
+def test_the_check_does_not_touch_a_network_that_is_float64_already() -> None:
+    network = nn.Linear(3, 2).double()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    forward, parameters = in_double_precision(network)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(1.0)
+    assert not torch.equal(forward(torch.ones(1, 3)), network(torch.ones(1, 3).double()))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
 @pytest.mark.parametrize("name", ["pnet", "part v1"])
 def test_the_finite_difference_estimator_has_the_same_mean(name: str, batch) -> None:
     data_config, inputs, _ = batch
