@@ -21,6 +21,7 @@ from .config import SealConfig
 from .deployed import DeployedFunction, traceless
 from .estimators import Choice, DerivativeCheck, differentiable_attention
 from .features import FeatureMap
+from .jet_weights import of_jets
 from .ledger import Entry, Ledger, Term
 from .penalties import COMPARE, delta_seal_autograd, delta_seal_finite_difference, gseal
 from .preparation import (
@@ -141,7 +142,10 @@ class Penaliser:
             function = DeployedFunction(
                 module, self._feature_map, loaded, settings, prepared.vectors, statistics, autocast=autocast
             )
-            terms = _Pass(settings, self._elements, prepared, function, jets, self._feature_map.momenta(loaded), seed)
+            momenta = self._feature_map.momenta(loaded)
+            index = self._feature_map.layout.weights_index
+            weights = None if index is None else of_jets(loaded, index)
+            terms = _Pass(settings, self._elements, prepared, function, jets, momenta, weights, seed)
             terms.compute(output if reuse else None)
         if not prepared.graph_checked and module.training:
             # a reentrant checkpoint is seen in the graph alone
@@ -163,6 +167,7 @@ class _Pass:
         function: DeployedFunction,
         jets: Mapping[str, int],
         momenta: Tensor,
+        weights: Tensor | None,
         seed: int,
     ) -> None:
         self._settings = settings
@@ -171,6 +176,7 @@ class _Pass:
         self._function = function
         self._jets = jets
         self._momenta = momenta
+        self._weights = weights
         self._seed = seed
         self.terms: dict[str, Term] = {}
         self.y = momenta
@@ -194,6 +200,8 @@ class _Pass:
     def _keep(self, name: str, per_jet: Tensor) -> None:
         usable = self._function.usable
         # exactly zero in most cases already, but not where the reference is the main pass's output
+        if self._weights is not None:
+            per_jet = per_jet * self._weights[: len(per_jet)].to(per_jet.dtype)
         total = torch.where(usable, per_jet, torch.zeros_like(per_jet)).sum()
         self.terms[name] = Term(total=total, jets=len(per_jet), excluded=len(per_jet) - usable.sum())
 

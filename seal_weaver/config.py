@@ -74,6 +74,8 @@ class SealConfig:
     jet: input group of length 1 with the jet's (px, py, pz, E), stripped before the network sees its inputs;
         None: the jet is the masked sum of the constituents, the first group of momenta
     hidden: further input groups that the network does not read, stripped as well: momenta, or branches for formulas
+    jet_weights: input group of length 1 with one variable, a weight of each jet in the task loss and in the penalties,
+        stripped as well; None: all jets count alike
     observables: variable -> formula or convention, extends and overrides the table of conventions
     invariants: variables (or patterns such as ``part_d0*``) held fixed on purpose
     tolerance: largest difference, in network-input units, between recomputed and loaded inputs
@@ -92,6 +94,7 @@ class SealConfig:
     mask: str | None = setting(None, parsing.name_or_none)
     jet: str | None = setting(None, parsing.name_or_none)
     hidden: tuple[str, ...] = setting((), parsing.names)
+    jet_weights: str | None = setting(None, parsing.name_or_none)
     observables: Mapping[str, str] = setting(_NOTHING, parsing.expressions)
     invariants: tuple[str, ...] = setting((), parsing.names)
     tolerance: float = setting(5e-3, parsing.number(0.0))

@@ -10,7 +10,7 @@ from .config import SealConfig
 from .errors import FeatureMapError
 from .remedies import in_order, momentum_group, snippet
 
-__all__ = ["Collection", "Layout", "find_layout", "hidden_inputs"]
+__all__ = ["Collection", "Layout", "find_jet_weights", "find_layout", "hidden_inputs"]
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,14 @@ class Layout:
     collections: the groups of four-momenta; the jet is the sum of the first one's where it has no group
     jet, jet_index: the jet's group, or None
     hidden: positions of the groups that the network does not read
+    weights_index: position of the group that holds the jets' weights, or None
     """
 
     collections: tuple[Collection, ...]
     jet: str | None
     jet_index: int | None
     hidden: tuple[int, ...]
+    weights_index: int | None = None
 
     @property
     def constituents(self) -> Collection:
@@ -98,7 +100,42 @@ def hidden_inputs(data_config: Any, settings: SealConfig) -> tuple[int, ...]:
     groups = list(data_config.input_names)
     for name in settings.hidden:
         _require(name, groups, "seal.hidden")
-    return tuple(i for i, name in enumerate(groups) if name == settings.jet or name in settings.hidden)
+    ours = {settings.jet, settings.jet_weights, *settings.hidden}
+    return tuple(i for i, name in enumerate(groups) if name in ours)
+
+
+def find_jet_weights(data_config: Any, settings: SealConfig) -> int | None:
+    """Position of the input group with the jets' weights; None where there is none in the settings.
+
+    Raises
+    ------
+    FeatureMapError: the data config has no such group, or it is not one unscaled number per jet
+    """
+    name = settings.jet_weights
+    if name is None:
+        return None
+    groups = list(data_config.input_names)
+    if name not in groups:
+        raise FeatureMapError(
+            "seal.jet_weights",
+            f"the data config has no input group {name!r}; it has {', '.join(groups)}. Weights must travel with the "
+            "inputs (weaver does not load `observers` in training, and its loops drop `monitor_variables`): write "
+            f"`inputs: {{{name}: {{length: 1, vars: [[your_branch, null]]}}}}`; the network does not get to see it",
+        )
+    variables, (_, number, length) = data_config.input_dicts[name], data_config.input_shapes[name]
+    if number != 1 or length not in (1, None):
+        raise FeatureMapError(
+            f"inputs.{name}",
+            f"expected one variable and `length: 1`, a weight per jet; found {number} variable{'s' * (number != 1)} "
+            f"({', '.join(variables)}) and length {length}",
+        )
+    center = data_config.preprocess_params[variables[0]]["center"]
+    if center is not None:
+        raise FeatureMapError(
+            f"inputs.{name}.{variables[0]}",
+            f"weights must be unscaled and unclipped; found center {center!r}; write `[{variables[0]}, null]`",
+        )
+    return groups.index(name)
 
 
 def find_layout(data_config: Any, settings: SealConfig) -> Layout:
@@ -126,6 +163,7 @@ def find_layout(data_config: Any, settings: SealConfig) -> Layout:
         jet=settings.jet,
         jet_index=None if settings.jet is None else groups.index(settings.jet),
         hidden=hidden_inputs(data_config, settings),
+        weights_index=find_jet_weights(data_config, settings),
     )
 
 

@@ -19,9 +19,9 @@ class Term:
 
     Attributes
     ----------
-    total: sum over jets of weight x penalty, a scalar with gradients (in training)
+    total: sum over jets of weight x penalty, a scalar with gradients (in training); excluded jets have the weight 0
     jets: number of jets in the penalty, including the excluded ones
-    excluded: number of jets with weight 0, a scalar tensor
+    excluded: number of excluded jets, a scalar tensor
     """
 
     total: Tensor

@@ -48,7 +48,8 @@ class SealLoss:
         steps |= run.augmented(task)
         variance = torch.stack([entry.variance.to(task.device) for entry in entries]).sum()
         if run.monitor is not None:
-            run.monitor.add(task, total, steps, variance, sum(entry.jets for entry in entries))
+            jets = sum(entry.jets for entry in entries)
+            run.monitor.add(task, total, steps, variance, jets, run.mean_jet_weight())
         run.next_step()
         return task if run.validating else total
 
@@ -70,5 +71,5 @@ class SealLoss:
         """Weight 0: nothing is computed, the record says so."""
         run = self._run
         if run.monitor is not None:
-            run.monitor.add(task, task, run.augmented(task))
+            run.monitor.add(task, task, run.augmented(task), jet_weight=run.mean_jet_weight())
         run.next_step()

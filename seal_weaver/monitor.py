@@ -20,6 +20,7 @@ from weaver.utils.logger import _logger
 from .agreement import significantly_above
 from .config import SealConfig
 from .errors import SealError, SelfCheckError
+from .jet_weights import CHECK_EVERY
 from .weights import rms_change
 
 __all__ = ["LABELS", "MODES", "EpochMonitor", "Step", "append_record"]
@@ -27,9 +28,6 @@ __all__ = ["LABELS", "MODES", "EpochMonitor", "Step", "append_record"]
 MODES = ("train", "val")
 LABELS = {"gseal": "GSEAL", "delta_seal": "deltaSEAL", "augment": "Augmentation"}
 """How the terms are called in the log and in TensorBoard."""
-
-_CHECK_EVERY = 100
-"""Steps between looks at non-finite penalties and excluded jets on a GPU, where a look waits for the device."""
 
 _COLLAPSE = 0.2
 """A spread and a violation below this share of their largest values so far are suspicious together."""
@@ -67,25 +65,36 @@ class EpochMonitor:
         # augmentation has no penalty, but jets that may be left out
         self._counted = (*self._names, "augment") if settings.augment else self._names
         self._tb_helper = tb_helper
-        self._on_device: Tensor | None = None  # task, total, variance; penalty, weight, excluded for each term
+        # task, total, variance, jet weight; penalty, weight, excluded for each term
+        self._on_device: Tensor | None = None
         self._steps = 0
         self._spread_jets = 0
         self._jets = dict.fromkeys(self._counted, 0)
 
     def add(
-        self, task: Tensor, total: Tensor, steps: Mapping[str, Step], variance: Tensor | None = None, jets: int = 0
+        self,
+        task: Tensor,
+        total: Tensor,
+        steps: Mapping[str, Step],
+        variance: Tensor | None = None,
+        jets: int = 0,
+        jet_weight: Tensor | None = None,
     ) -> None:
         """Add one step: task loss, total loss, the penalties, the summed variance of the output and its jets.
+
+        ``jet_weight`` is the mean weight of the jets, where they have weights.
 
         Raises
         ------
         SealError: a penalty is not finite
         SelfCheckError: more jets are excluded than ``max_excluded`` allows
         """
-        values: list[float | Tensor] = [task, total, task.new_zeros(()) if variance is None else variance]
+        zero = task.new_zeros(())
+        values: list[float | Tensor] = [task, total]
+        values += [zero if value is None else value for value in (variance, jet_weight)]
         for name in self._counted:
             step = steps.get(name)
-            values += [task.new_zeros(())] * 3 if step is None else [step.penalty, step.weight, step.excluded]
+            values += [zero] * 3 if step is None else [step.penalty, step.weight, step.excluded]
             self._jets[name] += 0 if step is None else step.jets
         row = torch.stack([_scalar(value, task.device) for value in values])
         self._on_device = row if self._on_device is None else self._on_device + row
@@ -94,7 +103,7 @@ class EpochMonitor:
         if self._tb_helper and self._mode == "train":
             record = self._record(row.tolist(), 1, jets, {n: s.jets for n, s in steps.items()})
             self._write_scalars("train", self._tb_helper.global_step, record)
-        if not task.is_cuda or self._steps % _CHECK_EVERY == 0:
+        if not task.is_cuda or self._steps % CHECK_EVERY == 0:
             self._check(self._on_device.tolist())
 
     def finish(self) -> dict[str, Any] | None:
@@ -123,7 +132,7 @@ class EpochMonitor:
         return record
 
     def _record(self, sums: Sequence[float], steps: int, spread_jets: int, jets: Mapping[str, int]) -> dict[str, Any]:
-        task, total, variance, *rest = sums
+        task, total, variance, jet_weight, *rest = sums
         record: dict[str, Any] = {
             "epoch": self._epoch,
             "mode": self._mode,
@@ -131,6 +140,8 @@ class EpochMonitor:
             "total_loss": total / steps,
             "spread": rms_change(variance / spread_jets, self._settings.compare) if spread_jets else None,
         }
+        if self._settings.jet_weights is not None:
+            record["jet_weight"] = jet_weight / steps
         for i, name in enumerate(self._names):
             penalty, weight, excluded = rest[3 * i : 3 * i + 3]
             record[name] = {
@@ -146,7 +157,7 @@ class EpochMonitor:
 
     def _check(self, sums: list[float]) -> None:
         for i, name in enumerate(self._counted):
-            penalty, _, excluded = sums[3 + 3 * i : 6 + 3 * i]
+            penalty, _, excluded = sums[4 + 3 * i : 7 + 3 * i]
             jets, limit = self._jets[name], self._settings.max_excluded
             if not penalty < float("inf"):
                 raise SealError(
@@ -171,6 +182,8 @@ class EpochMonitor:
         )
         if "augment" in record and self._mode == "train":
             terms += "{excluded} of {jets} jets not augmented".format(**record["augment"])
+        if "jet_weight" in record:
+            terms = f"mean jet weight {record['jet_weight']:.4g}; {terms}"
         if record["spread"] is not None:
             terms = f"spread of the output {record['spread']:.3g}; {terms}"
         _logger.info(
@@ -214,6 +227,8 @@ class EpochMonitor:
         scalars = [("TaskLoss", record["task_loss"]), ("TotalLoss", record["total_loss"])]
         if record["spread"] is not None:
             scalars.append(("Spread", record["spread"]))
+        if "jet_weight" in record:
+            scalars.append(("JetWeight", record["jet_weight"]))
         for name in self._names:
             label, term = LABELS[name], record[name]
             scalars += [

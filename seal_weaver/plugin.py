@@ -24,6 +24,7 @@ from .errors import AttachmentError, ConfigError, SealError
 from .layout import hidden_inputs
 from .loss import SealLoss
 from .run import Run, rank
+from .task_loss import WeightedTaskLoss
 
 __all__ = ["with_seal"]
 
@@ -98,11 +99,13 @@ class _Plugin:
         # without SEAL, and for export, its own groups must still not reach the network
         section = settings or load_settings(data_config.preprocess.get("seal") or None, None) or SealConfig()
         strip_inputs(model, hidden_inputs(data_config, section), len(data_config.input_names))
-        self._run, self._model_built = Run(None, seed), True
+        inference = options.get("for_inference")
+        self._run, self._model_built = Run(None if inference else settings, seed), True
         if settings is None:
             _logger.info("SEAL is switched off: plain weaver training")
-        elif not options.get("for_inference"):
-            self._run = Run(settings, seed)
+        if section.jet_weights is not None and not inference:
+            self._run.weigh(model, data_config, section)
+        if self._run.settings is not None:
             self._run.attach(model, data_config)
         return (model, *rest)
 
@@ -111,6 +114,8 @@ class _Plugin:
         self._require_own_model("get_loss")
         base = self._base_loss or (lambda data_config, **options: nn.CrossEntropyLoss())
         loss = base(data_config, **_rest(options))
+        if self._run.jet_weights is not None:
+            loss = WeightedTaskLoss(loss, self._run.jet_weights)
         return SealLoss(loss, self._run) if self._run.settings is not None else loss
 
     @_loud

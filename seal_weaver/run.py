@@ -18,6 +18,8 @@ from .config import SealConfig
 from .errors import AttachmentError, SealError
 from .estimators import Choice, DerivativeCheck
 from .features import FeatureMap
+from .jet_weights import JetWeights
+from .layout import find_jet_weights
 from .ledger import Ledger
 from .monitor import EpochMonitor, Step
 from .schedule import random_seed, settling_factor, warmup_factor
@@ -26,6 +28,9 @@ from .state import restore_state, save_state, seed_everything, seed_loader, stat
 from .weights import Weight, mean_over_ranks, weight_of
 
 __all__ = ["Run", "rank"]
+
+_FAR_FROM_ONE = 2.0
+"""Means of single batches scatter; a factor of two is none of that."""
 
 
 class Run:
@@ -38,6 +43,7 @@ class Run:
         self.weights: dict[str, Weight] = {}
         if settings is not None:
             self.weights = {name: weight_of(section, settings.compare) for name, section in settings.penalties.items()}
+        self.jet_weights: JetWeights | None = None
         self.monitor: EpochMonitor | None = None
         self.loops_wrapped = False
         self.problem: SealError | None = None
@@ -52,17 +58,38 @@ class Run:
         self._batch = 0
         self._training_weights: dict[str, float | Tensor] = {}
 
+    def weigh(self, model: nn.Module, data_config: Any, settings: SealConfig) -> None:
+        """Let a hook collect the jets' weights, with SEAL or without it: they belong to the task."""
+        assert settings.jet_weights is not None
+        self.jet_weights = JetWeights(settings.jet_weights, _report_jet_weights)
+        try:
+            index = find_jet_weights(data_config, settings)
+        except SealError as problem:
+            self._cannot_train(problem)
+            return
+        assert index is not None
+        self.jet_weights.attach(model, index)
+
+    def mean_jet_weight(self) -> Tensor | None:
+        """Mean weight of the jets of this step, where they have weights."""
+        return None if self.jet_weights is None else self.jet_weights.mean
+
+    def _cannot_train(self, problem: SealError) -> None:
+        """Prediction works with any data config; training does not get past its first loss."""
+        self.problem = problem
+        _logger.warning("SEAL cannot train with this data config: %s", problem)
+
     def attach(self, model: nn.Module, data_config: Any) -> None:
         """Compile the feature map and register the hooks."""
         assert self.settings is not None
         settings = self.settings
         _logger.info("SEAL settings: %s", settings.describe())
+        if self.problem is not None:
+            return
         try:
             feature_map = FeatureMap.compile(data_config, settings)
         except SealError as problem:
-            # prediction works with any data config; training does not get past its first loss
-            self.problem = problem
-            _logger.warning("SEAL cannot train with this data config: %s", problem)
+            self._cannot_train(problem)
             return
         if feature_map.undeclared:
             _logger.warning(
@@ -200,14 +227,23 @@ class Run:
                 return loop(*args, **kwargs)
             if mode == "train":
                 run.resume(arguments, command_line)
+            if run.jet_weights is not None:
+                run.jet_weights.device_order = getattr(arguments["model"], "device_ids", None)
             if run.settings is None:
+                if run.problem is not None:
+                    raise run.problem
                 result = loop(*args, **kwargs)
+                run._check_jet_weights()
                 if mode == "train":
                     run.save(arguments, command_line)
                 return result
             return run._epoch_of(loop, mode, arguments, command_line, args, kwargs)
 
         return call
+
+    def _check_jet_weights(self) -> None:
+        if self.jet_weights is not None:
+            self.jet_weights.check()
 
     def _epoch_of(self, loop: Any, mode: str, arguments: Any, command_line: Any, args: Any, kwargs: Any) -> Any:
         assert self.settings is not None
@@ -232,6 +268,7 @@ class Run:
                     "`model(...)`, not `model.forward(...)` or a part of the model, and the `loss_func` that it is "
                     "given; without them nothing is penalised or transformed"
                 )
+            self._check_jet_weights()
             self.monitor.finish()
             if mode == "train":
                 self.save(arguments, command_line)
@@ -239,6 +276,18 @@ class Run:
             self.ledger.take()
             self.validating, self.monitor, self._epoch = False, None, None
         return result
+
+
+def _report_jet_weights(mean: float, jets: int) -> None:
+    """On the first batch."""
+    _logger.info("SEAL weighs the jets in the task loss and in the penalties; mean weight of %d jets: %.4g", jets, mean)
+    if not 1 / _FAR_FROM_ONE < mean < _FAR_FROM_ONE:
+        _logger.warning(
+            "The mean weight of the jets of the first batch is %.4g, expected about 1: loss and penalties are so many "
+            "times what they would be without weights, and the steps of some optimisers follow. Divide the weights by "
+            "their mean under `new_variables:`",
+            mean,
+        )
 
 
 def _report_choice(choice: Choice, check: DerivativeCheck | None) -> None:

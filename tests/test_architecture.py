@@ -14,8 +14,18 @@ MODULES = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__i
 
 LAYERS = [
     {"algebra", "errors", "shipped"},
-    {"batchnorm", "compat", "conventions", "derivatives", "fourmomentum", "lorentz", "parsing", "schedule"},
-    {"expressions", "ledger", "patches", "penalties", "remedies", "sections"},
+    {
+        "batchnorm",
+        "compat",
+        "conventions",
+        "derivatives",
+        "fourmomentum",
+        "jet_weights",
+        "lorentz",
+        "parsing",
+        "schedule",
+    },
+    {"expressions", "ledger", "patches", "penalties", "remedies", "sections", "task_loss"},
     {"config", "weights"},
     {"layout", "state", "subgroups"},
     {"kinematics"},

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from conftest import CONFIGS, NETWORKS, load_batch
+from test_jet_weights import weighted_config
 
 JETS_PER_RANK = 24
 OPTIONS = {"conv_params": [(4, (8, 8))], "fc_params": [(8, 0.0)], "seed": 4}
@@ -20,6 +21,7 @@ SECTIONS = {
     "gseal": {"fraction": 0.5},
     "autograd": {"fraction": 0.5, "gseal": {}, "delta_seal": {"estimator": "autograd"}},
     "difference": {"fraction": 0.5, "delta_seal": {"estimator": "finite_difference"}},
+    "jet weights": {"fraction": 0.5, "jet_weights": "weights"},
     "target": {"fraction": 0.5, "delta_seal": {"weight": {"target": 0.01, "rate": 0.5}}},
 }
 
@@ -33,11 +35,12 @@ class Loader(list):
 
 
 def train(rank: int, folder: Path, distributed: bool, options: dict, steps: int) -> dict[str, torch.Tensor]:
+    config = folder / "weighted.yaml" if "jet_weights" in options["seal"] else CONFIGS / "TopLandscape_kin.yaml"
     spec = spec_from_file_location("network", NETWORKS / "seal_pnet.py")
     network = module_from_spec(spec)
     spec.loader.exec_module(network)
     torch.manual_seed(4)
-    data_config, inputs, labels = load_batch(CONFIGS / "TopLandscape_kin.yaml", number=JETS_PER_RANK)
+    data_config, inputs, labels = load_batch(config, number=JETS_PER_RANK)
     shard = slice(JETS_PER_RANK)  # the same jets on both ranks: only the boosts differ
     batch = (
         {n: x[shard] for n, x in zip(data_config.input_names, inputs, strict=True)},
@@ -50,7 +53,7 @@ def train(rank: int, folder: Path, distributed: bool, options: dict, steps: int)
             dist.broadcast(parameter.data, src=0)
     loss = network.get_loss(data_config, **options)
     loop = network.get_train_fn(data_config, **options)
-    network.get_evaluate_fn(data_config, **options)
+    evaluate = network.get_evaluate_fn(data_config, **options)
     inner = model
     if distributed:
         model = torch.nn.parallel.DistributedDataParallel(model)
@@ -65,6 +68,13 @@ def train(rank: int, folder: Path, distributed: bool, options: dict, steps: int)
     )
     loop(model, loss, optimiser, None, Loader(data_config, steps * [batch]), torch.device("cpu"), 1,
          steps_per_epoch=steps, extra_args={"args": arguments})  # fmt: skip
+    if distributed and "jet_weights" in options["seal"]:
+        # in validation weaver gives the loss the jets of all ranks, whose weights must be with them
+        evaluate(model, Loader(data_config, [batch]), torch.device("cpu"), 1, loss_func=loss, eval_metrics=[],
+                 extra_args={"args": arguments})  # fmt: skip
+        with torch.no_grad():
+            values = torch.nn.functional.cross_entropy(model.eval()(*inputs), labels, reduction="none")
+        torch.save((inputs[-1].flatten() * values).mean(), folder / f"validation{rank}.pt")
     if distributed:
         torch.save({n: w.state() for n, w in loss._run.weights.items()}, folder / f"weights{rank}.pt")
     return {name: p.detach().clone() for name, p in inner.named_parameters()}
@@ -88,6 +98,7 @@ def run(folder: Path, section: dict, steps: int = 1) -> None:
 
 @pytest.mark.parametrize("name", SECTIONS)
 def test_gradients_are_averaged_over_ranks_that_draw_their_own_transformations(name: str, tmp_path: Path) -> None:
+    weighted_config(tmp_path).rename(tmp_path / "weighted.yaml")
     run(tmp_path, SECTIONS[name])
     first, second = (torch.load(tmp_path / f"ddp{rank}.pt") for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -97,7 +108,9 @@ def test_gradients_are_averaged_over_ranks_that_draw_their_own_transformations(n
         # plain gradient descent: averaging the parameters after one step averages the gradients
         average = (alone[0][name] + alone[1][name]) / 2
         assert torch.allclose(first[name], average, rtol=1e-5, atol=1e-8), name
-    (line,) = [json.loads(text) for text in (tmp_path / "True_seal.jsonl").read_text().splitlines()]
+    line, *validation = [json.loads(text) for text in (tmp_path / "True_seal.jsonl").read_text().splitlines()]
+    if name == "jet weights":
+        assert validation[0]["task_loss"] == pytest.approx(float(torch.load(tmp_path / "validation0.pt")), rel=1e-4)
     for penalty in {"gseal", "delta_seal"} & set(line):
         assert line[penalty]["jets"] == 2 * JETS_PER_RANK // 2, "summed over ranks, written once"
         assert line[penalty]["penalty"] > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -144,9 +145,13 @@ def expand_generators(names: Sequence[str], data_config: Path, options: Mapping[
 
 
 def _settings(config: Any, options: Mapping[str, Any] | None) -> SealConfig:
-    """The section of the data config; without one, or where it is switched off, the defaults."""
+    """The section of the data config; without one, or where it is switched off, the defaults.
+
+    Weights of jets belong to the training; a data config for test files need not have their group.
+    """
     section = config.preprocess.get("seal")
-    return load_settings(section, (options or {}).get("seal")) or load_settings(section, None) or SealConfig()
+    settings = load_settings(section, (options or {}).get("seal")) or load_settings(section, None) or SealConfig()
+    return settings if settings.jet_weights in config.input_names else replace(settings, jet_weights=None)
 
 
 def _require_sense(
