@@ -23,13 +23,14 @@ from .estimators import Choice, DerivativeCheck, differentiable_attention
 from .features import FeatureMap
 from .jet_weights import of_jets
 from .ledger import Entry, Ledger, Term
-from .penalties import COMPARE, delta_seal_autograd, delta_seal_finite_difference, gseal
+from .penalties import delta_seal_autograd, delta_seal_finite_difference, gseal
 from .preparation import (
     Prepared,
     prepare,
     require_float64,
     require_no_reentrant_checkpoint,
     require_usable_output,
+    require_usable_particles,
 )
 from .subgroups import RandomElements
 
@@ -120,6 +121,7 @@ class Penaliser:
     def _prepare(self, module: nn.Module, loaded: Sequence[Tensor], output: Any) -> Prepared:
         """Once, on the first batch."""
         require_usable_output(output, self._settings)
+        require_usable_particles(output, module, self._feature_map.constituents(loaded))
         require_float64(loaded[0].device)
         self._on_first_batch(self._feature_map, loaded)
         prepared = prepare(module, self._feature_map, loaded, output, self._settings)
@@ -153,7 +155,7 @@ class Penaliser:
                 require_no_reentrant_checkpoint(term.total)
             prepared.graph_checked = True
         y = terms.y.detach()
-        return Entry(terms.terms, 0.5 * (y - y.mean(dim=0)).square().sum(), len(y))
+        return Entry(terms.terms, 0.5 * function.deviations(y).square().sum(), len(y))
 
 
 class _Pass:
@@ -210,7 +212,7 @@ class _Pass:
             self.y = self._function.reference(self._momenta)
             return
         self._function.check(self._momenta)
-        self.y = COMPARE[self._settings.compare](output[: len(self._momenta)])
+        self.y = self._function.compared(output[: len(self._momenta)])
 
     def _gseal(self) -> None:
         elements_of, jets = self._elements, self._jets["gseal"]

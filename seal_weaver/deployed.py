@@ -15,8 +15,8 @@ from .batchnorm import Statistics, following_statistics
 from .config import SealConfig
 from .derivatives import safe_derivatives
 from .features import FeatureMap
+from .particles import compared, deviations, frame
 from .patches import differentiable_trimmers, double_precision_pairs, has_trimmer, preserve_trimmers
-from .penalties import COMPARE
 
 __all__ = ["DeployedFunction", "in_double_precision", "traceless"]
 
@@ -52,7 +52,9 @@ def traceless(module: nn.Module, device: torch.device, precision: torch.dtype = 
 
 
 class DeployedFunction:
-    """momenta (M, 4, P [+ 1]) -> compared output y (M, C): feature map, network, comparison space.
+    """momenta (M, 4, P [+ 1]) -> compared output y (M, K): feature map, network, comparison space.
+
+    K = C, the number of outputs, or C P for outputs per particle (``particles``).
 
     M <= N: the first M of the N loaded jets. Jets that cannot be transformed get their loaded inputs in all terms, so
     that they contribute neither a value nor a gradient. Call ``reference`` first, then the function itself. The network
@@ -61,6 +63,8 @@ class DeployedFunction:
     Attributes
     ----------
     usable: after a call, (M,) bool: jets whose inputs were re-derived within the tolerance and are finite
+    classes: after a call, C
+    particles: after a call, the padded number of particles that have outputs of their own; None for outputs per jet
     """
 
     def __init__(
@@ -86,6 +90,8 @@ class DeployedFunction:
         self._autocast = autocast
         self._reproduced = torch.empty(0)
         self.usable = torch.empty(0)
+        self.classes = 0
+        self.particles: int | None = None
 
     def reference(self, momenta: Tensor) -> Tensor:
         """y(p) of the loaded jets, at whose inputs the feature map is checked."""
@@ -141,7 +147,24 @@ class DeployedFunction:
             differentiable_trimmers(self._module) if differentiable else nullcontext(),
         ):
             output = self._network(inputs)
-        return COMPARE[self._settings.compare](output if output.dtype == torch.float64 else output.float())
+        return self.compared(output if output.dtype == torch.float64 else output.float())
+
+    def compared(self, output: Tensor) -> Tensor:
+        """y (M, K) of the network's output for the first M jets."""
+        mask = self._mask(len(output))
+        self.classes, self.particles = output.shape[1], mask.shape[1] if output.dim() == 3 else None
+        return compared(output, mask, self._settings.compare)
+
+    def frame(self) -> Tensor:
+        """Orthonormal rows (d, K) that span all changes of y."""
+        return frame(self._settings.compare, self.classes, self.particles)
+
+    def deviations(self, y: Tensor) -> Tensor:
+        """y (M, K) minus its mean over the jets or, where they have outputs of their own, the particles."""
+        return deviations(y, None if self.particles is None else self._mask(len(y)))
+
+    def _mask(self, jets: int) -> Tensor:
+        return self._feature_map.constituents([x[:jets] for x in self._loaded])
 
     def _network(self, inputs: list[Tensor]) -> Tensor:
         """The network's output; the longest jets apart where a trimmer would pad all jets to their length.

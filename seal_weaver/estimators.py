@@ -23,7 +23,7 @@ from .errors import DerivativeError, SealError
 from .features import FeatureMap
 from .lorentz import transform
 from .patches import obstacle_to_gradients, wake_trimmers
-from .penalties import derivatives, directions
+from .penalties import derivatives
 from .subgroups import Basis
 
 __all__ = [
@@ -152,8 +152,8 @@ def check_derivatives(
         function = DeployedFunction(module, feature_map, few, settings, torch.float64, statistics, forward)
         with differentiable_attention():
             with torch.no_grad():
-                outputs = function.reference(momenta).shape[1]
-            frame = directions(settings.compare, outputs)[:_MOST_DIRECTIONS].to(momenta.device)
+                function.reference(momenta)
+            frame = function.frame()[:_MOST_DIRECTIONS].to(momenta.device)
             by_autograd = derivatives(function.reference, momenta, basis.momenta, frame).along
             usable = function.usable
             chosen = usable.nonzero()[:_SECOND_JETS, 0]

@@ -3,7 +3,7 @@
 Hebbar, Madula, Mikuni, Nachman, Outmezguine, Savoray, "SEAL - A Symmetry EncourAging Loss for High
 Energy Physics", arXiv:2511.01982 (2025). A penalty knows a callable, four-momenta (N jets, 4, P
 particles), component order (px, py, pz, E) in GeV, and group elements or generators; nothing of weaver, files or
-features. The callable maps momenta (M, 4, P) to y (M, C), each jet for itself.
+features. The callable maps momenta (M, 4, P) to y (M, C), each jet for itself. An output per particle is a y (M, C P).
 """
 
 from __future__ import annotations
@@ -73,8 +73,11 @@ def half_squared_difference(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _act(matrices: Tensor | None, y: Tensor) -> Tensor:
-    """R y for matrices (N, C, C) and y (N, C)."""
-    return y if matrices is None else torch.einsum("ncd,nd->nc", matrices, y.double()).to(y.dtype)
+    """R y for matrices (N, C, C) and y (N, C), or (N, C P): each particle's for itself."""
+    if matrices is None:
+        return y
+    per_particle = y.double().reshape(len(y), matrices.shape[-1], -1)
+    return torch.einsum("ncd,ndp->ncp", matrices, per_particle).flatten(1).to(y.dtype)
 
 
 def gseal(
@@ -140,8 +143,8 @@ def derivatives(
         ]
     result = torch.stack(along, dim=1)
     if representation is not None:
-        covectors = covectors.expand(len(y), *covectors.shape[-2:]).double()
-        result = result - torch.einsum("nkc,acd,nd->nka", covectors, representation, y.double())
+        moved = torch.stack([_act(matrix.expand(len(y), -1, -1), y.double()) for matrix in representation], dim=1)
+        result = result - torch.einsum("nkc,nac->nka", covectors.expand(len(y), *covectors.shape[-2:]).double(), moved)
     return Derivatives(y, result)
 
 

@@ -18,8 +18,8 @@ from .deployed import traceless
 from .errors import AttachmentError, ConfigError, DerivativeError
 from .estimators import Choice, DerivativeCheck, check_derivatives, choose_estimator, require_small_rounding
 from .features import FeatureMap
-from .patches import mode_dependent
-from .penalties import directions
+from .particles import frame
+from .patches import has_trimmer, mode_dependent
 from .subgroups import Basis, basis_of
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "require_float64",
     "require_no_reentrant_checkpoint",
     "require_usable_output",
+    "require_usable_particles",
 ]
 
 _REFUSED, _FAILED = 1.0, 2.0
@@ -74,10 +75,13 @@ def require_float64(device: torch.device) -> None:
 
 
 def require_usable_output(output: Any, settings: SealConfig) -> None:
-    """Raise AttachmentError or ConfigError for an output that is not (N, C), or does not fit the settings."""
-    if not isinstance(output, Tensor) or output.dim() != 2:
+    """Raise AttachmentError or ConfigError for an output without outputs C, or one that does not fit the settings."""
+    if not isinstance(output, Tensor) or output.dim() not in (2, 3):
         found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        raise AttachmentError(f"the network's output: expected a tensor (N jets, C outputs), found {found}")
+        raise AttachmentError(
+            "the network's output: expected a tensor (N jets, C outputs), or (N jets, C outputs, P particles), found "
+            f"{found}"
+        )
     if output.shape[1] < 2 and settings.compare != "output":
         raise ConfigError(
             "seal.compare",
@@ -89,6 +93,24 @@ def require_usable_output(output: Any, settings: SealConfig) -> None:
         raise ConfigError(
             "seal.representation",
             f"acts on {expected} outputs, but the network has {output.shape[1]}; one row per output",
+        )
+
+
+def require_usable_particles(output: Tensor, module: nn.Module, mask: Tensor) -> None:
+    """Raise AttachmentError for outputs per particle (N, C, P) that are not those of the particles in ``mask``."""
+    if output.dim() == 2:
+        return
+    longest, places = int(mask.sum(dim=1).max()), mask.shape[1]
+    if has_trimmer(module):
+        raise AttachmentError(
+            "the network has outputs per particle and trims its inputs: in training weaver's trimmer shuffles the "
+            "particles of each jet and drops some, and the labels are not shuffled with them. Expected a network "
+            "without trimmer; write `-o trim False`"
+        )
+    if not longest <= output.shape[2] <= places:
+        raise AttachmentError(
+            "the network's output per particle: expected one for each place of the first group of four-momenta, of "
+            f"which there are {places} with up to {longest} particles, found shape {tuple(output.shape)}"
         )
 
 
@@ -127,7 +149,8 @@ def prepare(
         if alike and not mode_dependent(module) and settings.augment is None:
             again = module.forward(*(x.clone() for x in feature_map.network_inputs(loaded)))
             # without spread over the jets (a head of zeros) equality says nothing
-            reuse = bool(torch.equal(again, output) and output.std(dim=0).min() > 0)
+            spread = output.movedim(1, -1).flatten(end_dim=-2).std(dim=0)
+            reuse = bool(torch.equal(again, output) and spread.min() > 0)
             vectors = torch.float32 if reuse else vectors
         if not feature_map.groups and not _reads_momenta(module, feature_map, loaded, vectors):
             raise AttachmentError(
@@ -135,7 +158,9 @@ def prepare(
                 "the penalty would be zero: give its inputs formulas under `seal.observables`, or list fewer "
                 "of them under `seal.invariants`"
             )
-    prepared = Prepared(vectors, reuse, directions(settings.compare, output.shape[1]).to(loaded[0].device))
+    particles = feature_map.layout.constituents.length if output.dim() == 3 else None
+    directions = frame(settings.compare, output.shape[1], particles)
+    prepared = Prepared(vectors, reuse, directions.to(loaded[0].device))
     if settings.delta_seal is not None:
         _prepare_delta(prepared, module, feature_map, loaded, settings)
     return prepared

@@ -26,7 +26,7 @@ LAYERS = [
         "schedule",
     },
     {"expressions", "ledger", "patches", "penalties", "remedies", "sections", "task_loss"},
-    {"config", "weights"},
+    {"config", "particles", "weights"},
     {"layout", "state", "subgroups"},
     {"kinematics"},
     {"variables"},
