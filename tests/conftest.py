@@ -62,6 +62,7 @@ def with_particle_identity(branches: Mapping[str, Any], seed: int = 1) -> dict[s
     kinds = rng.integers(0, 5, total)
     names = ("ChargedHadron", "NeutralHadron", "Photon", "Electron", "Muon")
     result |= {f"part_is{name}": jagged(kinds == i) for i, name in enumerate(names)}
+    result["jet_weight"] = np.ones(len(branches["label"]), "float32")
     result["part_charge"] = jagged(rng.integers(-1, 2, total))
     for name in ("d0val", "dzval"):
         result[f"part_{name}"] = jagged(rng.normal(size=total))
