@@ -151,6 +151,28 @@ def test_sums_over_a_collection_are_over_its_own_constituents(jets: Path, tmp_pa
     torch.testing.assert_close(outputs[-1][:, :, 0].double(), torch.stack([sv, sv / pf], dim=1), rtol=1e-5, atol=1e-6)
 
 
+def test_a_network_that_takes_no_momenta_at_all(run_weaver, tmp_path: Path) -> None:
+    """Its inputs are points, features and mask; the momenta are SEAL's alone."""
+    network = tmp_path / "network.py"
+    network.write_text(POINTS_AND_FEATURES)
+    config = edited_config(tmp_path, "TopLandscape_kin.yaml", set_seal(gseal={"weight": 1.0}, hidden=["pf_vectors"]))
+    prefix = run_weaver(NETWORKS / "seal_any.py", config, "-o", "base", repr(str(network)))
+    lines = [json.loads(line) for line in Path(f"{prefix}_seal.jsonl").read_text().splitlines()]
+    require_finite(lines, {"gseal"})
+
+
+POINTS_AND_FEATURES = """
+from weaver.nn.model.ParticleNet import ParticleNet
+
+
+def get_model(data_config, **options):
+    names = [name for name in data_config.input_names if name != "pf_vectors"]
+    network = ParticleNet(7, 2, conv_params=[(4, (8, 8))], fc_params=[(8, 0.1)], use_fusion=False)
+    shapes = {name: (1, *data_config.input_shapes[name][1:]) for name in names}
+    return network, {"input_names": names, "input_shapes": shapes, "output_names": ["softmax"], "dynamic_axes": {}}
+"""
+
+
 # --- what is refused ----------------------------------------------------------------------------------------
 
 

@@ -29,8 +29,8 @@ from seal_weaver.samples.boost import boost_sample, random_velocities
 
 ALL_CONFIGS = sorted(path.name for path in CONFIGS.glob("*.yaml") if ".auto." not in path.name)
 
-NEED_SETTINGS = ("AK4_pf_sv.yaml", "demo_top.yaml")
-"""Their jet is not the sum of their constituents."""
+NEED_SETTINGS = ("AK4_pf_sv.yaml", "AtlasTop_kin.yaml", "demo_top.yaml")
+"""Their jet is not the sum of their constituents, or they have weights of jets."""
 
 FLOAT32 = 2e-4
 """weaver evaluates its formulas in float32 on float32 branches; standardised inputs are of order one."""
