@@ -3,11 +3,11 @@
     python benchmarks/convert.py [--rows 10000 100000 1000000] [--dataset toplandscape ...] [--folder /tmp]
         [--output benchmarks/results/convert.json]
 
-Makes files in the layouts of the public data sets, piece by piece, with random jets of about 50 constituents, and deletes
-them afterwards. Each measurement is a process of its own. ``peak_mb`` is its largest resident memory, libraries and all
-(``libraries_mb``: without doing anything); Linux only. ``read`` reads every row once, in chunks as large as those of the
-conversion, with the same library; ``convert`` is the whole command: read, write ROOT, read back and compare, checksums of
-input and output.
+Makes files in the layouts of the public data sets, piece by piece, with random jets of about 50 constituents, and
+deletes them afterwards. Each measurement is a process of its own. ``peak_mb`` is its largest resident memory, libraries
+and all (``libraries_mb``: without doing anything); Linux only. ``read`` reads every row once, in chunks as large as
+those of the conversion, with the same library; ``convert`` is the whole command: read, write ROOT, read back and
+compare, checksums of input and output.
 """
 
 from __future__ import annotations

@@ -240,5 +240,16 @@ def _line(summary: dict[str, Any]) -> str:
         f"{outputs[0]['path']}{f' and {len(outputs) - 1} more' if len(outputs) > 1 else ''}: "
         f"{summary['jets']} jets of {summary['input']['rows']} ({labels}), jet pT {pt[0]:.1f} to {pt[1]:.1f} GeV"
         + (f"; {removed} constituents left out" if removed else "")
-        + ("; no training weights in the file" if summary.get("training_weights", "").startswith("none") else "")
+        + _remark_on_weights(summary)
     )
+
+
+def _remark_on_weights(summary: dict[str, Any]) -> str:
+    """Whoever trains must notice that a file is not meant for it."""
+    if "training_weights" not in summary:
+        return ""
+    if summary["training_weights"].startswith("none"):
+        return "; no training weights in the file"
+    if all(output["ranges"]["jet_weight"] == [1.0, 1.0] for output in summary["outputs"]):
+        return "; all training weights in the file are 1"
+    return ""

@@ -20,6 +20,8 @@ JET_INDEX = Branch("jet_index", "int64", "row of the jet in its input file, from
 # A constituent counts as space-like below this ratio of energy to momentum: rounding to float32 stays above.
 SPACE_LIKE = 1 - 1e-4
 
+EMPTY = (np.inf, -np.inf)  # the range of no values
+
 
 @dataclass(frozen=True)
 class PaddedJets:
@@ -65,7 +67,10 @@ class Source(Protocol):
 
 @dataclass
 class Tally:
-    """What was met on the way; counts of constituents unless the name says otherwise."""
+    """What was met on the way; counts of constituents unless the name says otherwise.
+
+    ``ranges`` holds the smallest and largest finite value of each further number per jet.
+    """
 
     jets: int = 0
     labels: Counter[int] = field(default_factory=Counter)
@@ -76,7 +81,8 @@ class Tally:
     full_jets: int = 0
     largest_jet: int = 0
     non_finite: Counter[str] = field(default_factory=Counter)
-    jet_pt: tuple[float, float] = (np.inf, -np.inf)
+    jet_pt: tuple[float, float] = EMPTY
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -88,7 +94,8 @@ class Tally:
             "jets_without_constituents": self.empty_jets,
             "jets_that_fill_all_places": self.full_jets,
             "largest_number_of_constituents": self.largest_jet,
-            "jet_pt_gev": [round(float(x), 3) for x in self.jet_pt],
+            "jet_pt_gev": [round(x, 3) for x in self.jet_pt],
+            "ranges": {name: list(limits) for name, limits in sorted(self.ranges.items())},
             "non_finite_values": dict(sorted(self.non_finite.items())),
         }
 
@@ -172,9 +179,15 @@ def _count(
     )
     tally.space_like += int((energy < SPACE_LIKE * np.sqrt(px**2 + py**2 + pz**2)).sum())
     for branch in extras:
-        if np.dtype(branch.dtype).kind == "f":
-            wrong = int(ak.sum(~np.isfinite(branches[branch.name]), axis=None))
-            if wrong:
-                tally.non_finite[branch.name] += wrong
-    pt = ak.to_numpy(branches["jet_pt"])
-    tally.jet_pt = (min(tally.jet_pt[0], pt.min()), max(tally.jet_pt[1], pt.max()))
+        if np.dtype(branch.dtype).kind == "f" and not branch.per_constituent:
+            values = ak.to_numpy(branches[branch.name])
+            finite = values[np.isfinite(values)]
+            if len(finite) < len(values):
+                tally.non_finite[branch.name] += len(values) - len(finite)
+            if len(finite):
+                tally.ranges[branch.name] = _wider(tally.ranges.get(branch.name, EMPTY), finite)
+    tally.jet_pt = _wider(tally.jet_pt, ak.to_numpy(branches["jet_pt"]))
+
+
+def _wider(limits: tuple[float, float], values: np.ndarray) -> tuple[float, float]:
+    return min(limits[0], float(values.min())), max(limits[1], float(values.max()))

@@ -152,6 +152,11 @@ def test_without_training_weights_they_are_one_and_the_user_is_told(tmp_path: Pa
     assert main(["convert", "atlas-top", str(source), "-o", str(tmp_path / "out.root")]) == 0
     line = capsys.readouterr().out
     assert line.endswith("; no training weights in the file\n") and "30 jets of 30 (" in line
+    columns = atlastop_columns(30)
+    for weights, remark in ((columns["weights"], "GeV\n"), (np.ones(30), "; all training weights in the file are 1\n")):
+        write_hdf5(source, {**columns, "weights": weights})
+        assert main(["convert", "atlas-top", str(source), "-o", str(tmp_path / "out.root")]) == 0
+        assert capsys.readouterr().out.endswith(remark)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -262,6 +267,9 @@ def test_values_that_are_not_finite_are_counted(tmp_path: Path) -> None:
     columns["fjet_D2"][[4, 25]] = np.nan, -np.inf
     jets, summary = converted("atlas-top", write_hdf5(tmp_path / "in.h5", columns))
     assert summary["outputs"][0]["non_finite_values"] == {"fjet_D2": 2}
+    finite = columns["fjet_D2"][np.isfinite(columns["fjet_D2"])]
+    assert summary["outputs"][0]["ranges"]["fjet_D2"] == [finite.min(), finite.max()]
+    assert summary["outputs"][0]["ranges"]["jet_weight"] == [columns["weights"].min(), columns["weights"].max()]
     assert np.isnan(jets.fjet_D2[4])
 
 
