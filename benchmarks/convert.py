@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -196,7 +197,9 @@ def main() -> None:
         return
     result: dict[str, Any] = {
         "command": " ".join(["python benchmarks/convert.py", *sys.argv[1:]]),
-        "machine": f"{platform.machine()}, one process, Python {platform.python_version()}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        # over one minute, before and after: on a busy machine the seconds are not those of a core of one's own
+        "load_average": [round(os.getloadavg()[0], 2)],
         "chunk": CHUNK,
         "libraries_mb": in_process("nothing", "toplandscape", Path("-"))["peak_mb"],
         "datasets": {},
@@ -206,6 +209,7 @@ def main() -> None:
         peaks = [row["convert"]["peak_mb"] for row in rows.values()]
         result["datasets"][dataset] = {"rows": rows, "peak_largest_over_smallest": round(max(peaks) / min(peaks), 2)}
         print(json.dumps({dataset: result["datasets"][dataset]}, indent=1), flush=True)
+    result["load_average"].append(round(os.getloadavg()[0], 2))
     options.output.write_text(json.dumps(result, indent=1) + "\n")
 
 
