@@ -19,6 +19,7 @@ from conftest import (
     edited_config,
     load_batch,
     read_jets,
+    set_seal,
     with_vertices,
     write_jets,
 )
