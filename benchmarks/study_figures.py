@@ -1,0 +1,162 @@
+"""Figures of the study, from its rows alone: trade-off, dependence on the velocity, data efficiency."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from seal_weaver.evaluation.style import COLOURS, WIDTH, canvas, describe
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = Mapping[str, Any]
+
+KINDS = ("plain", "augmentation", "GSEAL", "deltaSEAL", "both")
+COLOUR = dict(zip(KINDS, (COLOURS[6], *COLOURS[2:3], COLOURS[0], COLOURS[1], COLOURS[3]), strict=True))
+MARKER = dict(zip(KINDS, "Xs^oD", strict=True))
+NAMES = {"GSEAL": "GSEAL", "deltaSEAL": r"$\delta$SEAL", "both": r"GSEAL + $\delta$SEAL"}
+BARS: Mapping[str, Any] = {"ms": 4, "elinewidth": 0.6, "lw": 0.8}
+WEIGHT_PARTS = ("particlenet", "transformer")
+SIZES = "sizes"
+JETS = "Pythia 8, no detector\n$550 < p_T < 650$ GeV"
+
+
+def kind(row: Row) -> str:
+    """Which of ``KINDS`` a setting is."""
+    seal = row["seal"]
+    if seal is False:
+        return "plain"
+    seal = {} if seal in (None, True) else seal
+    if seal.get("augment"):
+        return "augmentation"
+    finite, infinitesimal = seal.get("gseal", True) is not False, bool(seal.get("delta_seal"))
+    return "both" if finite and infinitesimal else "deltaSEAL" if infinitesimal else "GSEAL"
+
+
+def weight(row: Row) -> float:
+    """The weight of a setting's penalty; of several, GSEAL's; 0 without."""
+    seal = row["seal"] or {}
+    for name in ("gseal", "delta_seal"):
+        section = seal.get(name) if isinstance(seal, Mapping) else None
+        if section and "weight" in section:
+            return float(section["weight"])
+    return 0.0
+
+
+def estimates(rows: Iterable[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Values and standard deviations of a number, zero where there is one seed only."""
+    pairs = [row.get(name) or (None, None) for row in rows]
+    values, errors = np.array(pairs, dtype=float).reshape(-1, 2).T
+    return values, np.nan_to_num(errors)
+
+
+def networks(rows: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(row["network"] for row in rows))
+
+
+def by_weight(rows: Iterable[Row], network: str) -> dict[str, list[Row]]:
+    """Kind -> settings of the parts that vary the weight, weights rising."""
+    chosen = [row for row in rows if row["network"] == network and row["part"] in WEIGHT_PARTS]
+    return {name: found for name in KINDS if (found := sorted((r for r in chosen if kind(r) == name), key=weight))}
+
+
+def draw_trade_off(rows: Sequence[Row]) -> Figure:
+    """AUC as simulated against the AUC under boosts, a panel for each network; numbers at the points are weights."""
+    names = networks(row for row in rows if row["part"] in WEIGHT_PARTS)
+    with canvas(0.4 + 0.72 * WIDTH * len(names), rows=len(names), sharex=False) as (figure, panels):
+        for axes, network in zip(panels, names, strict=True):
+            for name, found in by_weight(rows, network).items():
+                (x, dx), (y, dy) = estimates(found, "rms_change"), estimates(found, "auc")
+                line = "-" if len(found) > 1 and name in ("GSEAL", "deltaSEAL") else "none"
+                look = {"color": COLOUR[name], "marker": MARKER[name], "ls": line, **BARS}
+                axes.errorbar(x, y, dy, dx, label=NAMES.get(name, name), **look)
+                if line == "-":
+                    _label_weights(axes, found, x, y, COLOUR[name])
+            axes.set(xscale="log", ylabel="AUC as simulated")
+            describe(axes, network, y=0.97)
+        panels[-1].set_xlabel(r"RMS change of the top probability under boosts, $\beta^2 < 0.95$")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    return figure
+
+
+def _label_weights(axes: Axes, rows: Sequence[Row], x: np.ndarray, y: np.ndarray, colour: str) -> None:
+    for row, left, bottom in zip(rows, x, y, strict=True):
+        axes.annotate(f"{weight(row):g}", (left, bottom), (2, 3), textcoords="offset points", fontsize=6, color=colour)
+
+
+def best(rows: Sequence[Row]) -> Row:
+    """The setting with the largest AUC as simulated and under boosts together."""
+    return max(rows, key=lambda row: row["auc"][0] + row["auc_boosted"][0])
+
+
+def draw_velocity(rows: Sequence[Row]) -> Figure:
+    """AUC against the speed of the boost, of each kind the best weight."""
+    names = networks(row for row in rows if row["part"] in WEIGHT_PARTS)
+    with canvas(0.4 + 0.6 * WIDTH * len(names), rows=len(names), sharey=True) as (figure, panels):
+        for axes, network in zip(panels, names, strict=True):
+            for name, found in by_weight(rows, network).items():
+                row = best(found)
+                speeds = sorted(float(key.removeprefix("auc_beta_")) for key in row if key.startswith("auc_beta_"))
+                points = [(0.0, "auc"), *((beta, f"auc_beta_{beta:g}") for beta in speeds)]
+                columns = [estimates([row], key) for _, key in points]
+                values, errors = (np.array([column[i][0] for column in columns]) for i in (0, 1))
+                label = NAMES.get(name, name)
+                look = {"color": COLOUR[name], "marker": MARKER[name], **BARS}
+                axes.errorbar([beta for beta, _ in points], values, errors, label=label, **look)
+            axes.set(ylabel="AUC", xlim=(-0.04, 1.0))
+            describe(axes, f"{network}\n{JETS}")
+        panels[-1].set_xlabel(r"Velocity of the boost $|\beta|$ [$c$]")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    return figure
+
+
+def by_size(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Kind -> settings over numbers of jets, the full number from the part that varies the weight."""
+    rows = list(rows)
+    small = [row for row in rows if row["part"] == SIZES]
+    wanted = {json_of(row["seal"]) for row in small}
+    networks_ = {row["network"] for row in small}
+    full = [r for r in rows if r["part"] in WEIGHT_PARTS and r["network"] in networks_ and json_of(r["seal"]) in wanted]
+    found: dict[str, list[Row]] = {}
+    for row in sorted([*small, *full], key=lambda row: row["training_jets"]):
+        found.setdefault(kind(row), []).append(row)
+    return found
+
+
+def json_of(value: Any) -> str:
+    import json
+
+    return json.dumps(value, sort_keys=True)
+
+
+def draw_sizes(rows: Sequence[Row]) -> Figure:
+    """AUC as simulated (solid) and under boosts (dashed) against the number of training jets."""
+    with canvas(0.95 * WIDTH) as (figure, (axes,)):
+        for name, found in by_size(rows).items():
+            jets = [row["training_jets"] for row in found]
+            for key, line in (("auc", "-"), ("auc_boosted", "--")):
+                values, errors = estimates(found, key)
+                label = NAMES.get(name, name) if line == "-" else None
+                look = {"color": COLOUR[name], "marker": MARKER[name], "ls": line, **BARS}
+                axes.errorbar(jets, values, errors, label=label, **look)
+        axes.set(xscale="log", xlabel="Training jets", ylabel="AUC")
+        axes.plot([], [], "k-", lw=0.8, label="as simulated")
+        axes.plot([], [], "k--", lw=0.8, label=r"boosted, $\beta^2 < 0.95$")
+        figure.legend(loc="outside upper center", ncols=3)
+    return figure
+
+
+def draw_all(rows: Sequence[Row]) -> dict[str, Figure]:
+    """Name -> figure, of those for which there are numbers."""
+    figures = {}
+    if any(row["part"] in WEIGHT_PARTS for row in rows):
+        figures |= {"trade_off": draw_trade_off(rows), "velocity": draw_velocity(rows)}
+    if any(row["part"] == SIZES for row in rows):
+        figures["sizes"] = draw_sizes(rows)
+    return figures

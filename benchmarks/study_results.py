@@ -1,0 +1,201 @@
+"""The study's numbers: finished trainings of all parts -> one row each -> one row for each setting, seeds together.
+
+A training is compared with the plain training of the same seed, network, jets and steps: the same initial weights and
+the same batches. Nothing here runs anything; files in, numbers out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from seal_weaver.evaluation import Estimate, Evaluation, read
+from seal_weaver.evaluation.lookup import at_velocities, find_pairs
+from seal_weaver.evaluation.seeds import average
+
+AUDIT, EXTRAPOLATION, METRICS = "audit", "highpt", "metrics.json"
+NETWORKS = {"seal_pnet": "ParticleNet", "seal_part": "ParticleTransformer"}
+PLAIN = "plain"
+
+_SPEED = re.compile(r"Epoch #(\d+) training|Processed \d+ entries in total \(avg\. speed ([\d.]+) entries/s\)")
+
+
+@dataclass(frozen=True)
+class Training:
+    """One finished training and what was measured of it.
+
+    Attributes
+    ----------
+    part: of the study; ``setting`` is its name there
+    network: of ``NETWORKS``
+    jets: number of training jets that it draws from
+    seal: the value of ``-o seal``; False for a plain training, None for the data config's own section
+    context: all other settings but the seed, as text: trainings with the same context and seed can be compared
+    values: name -> number; None where too few jets were there to measure it
+    """
+
+    part: str
+    setting: str
+    seed: int
+    network: str
+    jets: int
+    seal: Any
+    context: str
+    values: Mapping[str, float | None]
+
+
+def seconds_per_step(log: str, batch: int) -> float | None:
+    """Median over the epochs but the first, which reads the files; None with fewer than two."""
+    speeds: dict[int, float] = {}
+    training: int | None = None
+    for match in _SPEED.finditer(log):
+        if match[1] is not None:
+            training = int(match[1])
+        elif training is not None:  # the first line after it; the next one is of the validation
+            speeds[training] = float(match[2])
+            training = None
+    later = [batch / speed for epoch, speed in speeds.items() if epoch > 0]
+    return median(later) if later else None
+
+
+def numbers(evaluation: Evaluation, extrapolation: Evaluation | None = None) -> dict[str, float | None]:
+    """The study's numbers of one tagger; ``extrapolation`` is of jets at higher pT."""
+    (pair,) = find_pairs([evaluation])
+    nominal, boosted = evaluation.sample("nominal"), evaluation.sample("boosts")
+    assert nominal is not None and boosted is not None and boosted.violation is not None
+    result: dict[str, float | None] = {"spread": evaluation.spread_probability}
+    for suffix, sample in (("", nominal), ("_boosted", boosted)):
+        result[f"accuracy{suffix}"] = sample.accuracy.value
+        result[f"auc{suffix}"] = sample.pairs[0].auc.value
+        result |= {f"rejection_{share}{suffix}": found.value for share, found in sample.pairs[0].rejection.items()}
+    result["rms_change"] = boosted.violation.probability.value
+    result["flips"] = boosted.violation.flips.value
+    result |= {f"auc_beta_{beta:g}": metrics.auc.value for beta, metrics in at_velocities(evaluation, pair) if beta}
+    if extrapolation is not None:
+        result |= {f"highpt_{name}": value for name, value in numbers(extrapolation).items() if name in HIGH_PT}
+    return result
+
+
+HIGH_PT = ("accuracy", "auc", "auc_boosted", "rejection_0.5", "rejection_0.3", "rms_change")
+
+
+def read_training(folder: Path, part: str, total_jets: int) -> Training:
+    """The training in a point's directory; ``total_jets`` are those in the training file."""
+    point = json.loads((folder / "point.json").read_text())
+    options = {key: value for key, value in point["options"].items() if key not in ("seal", "seed")}
+    seal = point["options"].get("seal")
+    extrapolation = folder / EXTRAPOLATION / METRICS
+    values = numbers(read(folder / AUDIT / METRICS), read(extrapolation) if extrapolation.exists() else None)
+    values["seconds_per_step"] = seconds_per_step(
+        (folder / "log.txt").read_text(errors="replace"), point["weaver"]["batch-size"]
+    )
+    return Training(
+        part,
+        point["setting"],
+        point["options"]["seed"],
+        NETWORKS[Path(point["weaver"]["network-config"]).stem],
+        round(total_jets * point["weaver"].get("data-fraction", 1)),
+        seal,
+        json.dumps([point["weaver"], options], sort_keys=True),
+        values,
+    )
+
+
+def references(trainings: Iterable[Training]) -> dict[tuple[str, int], Training]:
+    """(context, seed) -> the plain training."""
+    return {(t.context, t.seed): t for t in trainings if t.seal is False}
+
+
+def compared(training: Training, plain: Training | None) -> dict[str, float | None]:
+    """The numbers of a training with those that need the plain one beside it."""
+    values = dict(training.values)
+    if plain is None or plain is training:
+        return values
+    gap = _difference(plain.values, plain.values, "auc", "auc_boosted")
+    gain = _difference(training.values, plain.values, "auc_boosted", "auc_boosted")
+    values["gap_closed"] = gain / gap if gain is not None and gap else None
+    values["auc_change"] = _difference(training.values, plain.values, "auc", "auc")
+    values["highpt_auc_change"] = _difference(training.values, plain.values, "highpt_auc", "highpt_auc")
+    return values
+
+
+def _difference(a: Mapping[str, float | None], b: Mapping[str, float | None], of: str, minus: str) -> float | None:
+    first, second = a.get(of), b.get(minus)
+    return None if first is None or second is None else first - second
+
+
+def summarise(trainings: Sequence[Training]) -> list[dict[str, Any]]:
+    """One row for each setting, in the order in which they come: means and sample standard deviations over seeds."""
+    plain = references(trainings)
+    grouped: dict[tuple[str, str], list[Training]] = {}
+    for training in trainings:
+        grouped.setdefault((training.part, training.setting), []).append(training)
+    rows = []
+    for (part, setting), seeds in grouped.items():
+        values = [compared(training, plain.get((training.context, training.seed))) for training in seeds]
+        first = seeds[0]
+        rows.append(
+            {
+                "part": part,
+                "setting": setting,
+                "network": first.network,
+                "training_jets": first.jets,
+                "seal": first.seal,
+                "seeds": [training.seed for training in seeds],
+                **{name: _rounded(average([Estimate(v.get(name)) for v in values])) for name in values[0]},
+            }
+        )
+    return rows
+
+
+def _rounded(estimate: Estimate) -> list[float | None]:
+    return [None if number is None else float(f"{number:.5g}") for number in (estimate.value, estimate.error)]
+
+
+def rows_of(trainings: Iterable[Training]) -> list[dict[str, Any]]:
+    """Single trainings as they stand in the results' file."""
+    rows = []
+    for training in trainings:
+        row = asdict(training)
+        del row["context"]
+        row["values"] = {name: _rounded(Estimate(value))[0] for name, value in row["values"].items()}
+        rows.append(row)
+    return rows
+
+
+COLUMNS = {
+    "auc": ("AUC", 4),
+    "auc_boosted": ("AUC under boosts", 4),
+    "auc_change": ("AUC - plain", 4),
+    "gap_closed": ("gap closed [%]", 1),
+    "rejection_0.5": ("1/eB at 0.5", 1),
+    "rejection_0.5_boosted": ("boosted", 1),
+    "rms_change": ("RMS change", 3),
+    "highpt_auc": ("AUC at high pT", 4),
+    "seconds_per_step": ("s/step", 3),
+}
+
+
+def table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Markdown."""
+    lines = ["| setting | seeds | " + " | ".join(title for title, _ in COLUMNS.values()) + " |"]
+    lines.append("| --- " * (len(COLUMNS) + 2) + "|")
+    for row in rows:
+        cells = [
+            cell(row.get(name), digits, 100 if name == "gap_closed" else 1) for name, (_, digits) in COLUMNS.items()
+        ]
+        lines.append("| " + " | ".join([row["setting"], str(len(row["seeds"])), *cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(estimate: Sequence[float | None] | None, digits: int, factor: float = 1) -> str:
+    """A mean with its spread; empty where there is none."""
+    if estimate is None or estimate[0] is None:
+        return ""
+    spread = f" ± {factor * estimate[1]:.{digits}f}" if estimate[1] is not None else ""
+    return f"{factor * estimate[0]:.{digits}f}{spread}"
