@@ -61,7 +61,10 @@ def scan_settings(part: str, seed: int, options: argparse.Namespace) -> dict[str
     """The content of a ``scan.yaml``: a part with its jets and its seed."""
     files = {"data-train": str(options.train.resolve()), "data-val": str(options.val.resolve())}
     evaluation = {"data-test": str(options.test.resolve()), "num-jets": options.test_jets}
-    return merge(read_part(part), {"weaver": files, "options": {"seed": seed}, "evaluate": evaluation})
+    settings = merge(read_part(part), {"weaver": files, "options": {"seed": seed}, "evaluate": evaluation})
+    if options.settings:
+        settings["points"] = {name: settings["points"][name] for name in settings["points"] if name in options.settings}
+    return settings
 
 
 def run_part(stages: demo.Stages, part: str, seed: int, options: argparse.Namespace) -> None:
@@ -83,11 +86,15 @@ def finished(folder: ScanFolder) -> list[Point]:
     return [progress.point for progress in look(folder, None) if progress.state == "finished"]
 
 
+def _is_evaluated(folder: ScanFolder, point: Point) -> bool:
+    return (folder.of(point) / study_results.AUDIT / study_results.METRICS).exists()
+
+
 def evaluate_all(stages: demo.Stages, options: argparse.Namespace) -> None:
     """All finished trainings on the test jets, by ``scan collect``, and on those at higher pT."""
     for part, folder in scans(options.output):
         points = finished(folder)
-        if any(not (folder.of(point) / study_results.AUDIT / study_results.METRICS).exists() for point in points):
+        if not all(_is_evaluated(folder, point) for point in points):
             words = [*demo.command("seal-weaver", "seal_weaver.cli"), "scan", "collect", str(folder.path)]
             stages.run(f"evaluate {part} {folder.path.name}", words)
         for point in points:
@@ -116,6 +123,7 @@ def collect(stages: demo.Stages, options: argparse.Namespace) -> list[dict[str, 
         study_results.read_training(folder.of(point), part, jets)
         for part, folder in scans(options.output)
         for point in finished(folder)
+        if _is_evaluated(folder, point)  # others may have ended since
     ]
     rows = study_results.summarise(trainings)
     settings = {part: read_part(part) for part in dict.fromkeys(row["part"] for row in rows)}
@@ -138,6 +146,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--output", type=Path, default=Path("study_output"), help="folder for everything (default: %(default)s)")
     add("--only", nargs="+", choices=part_names(), default=part_names(), metavar="PART", help=", ".join(part_names()))
     add("--seeds", nargs="+", type=int, default=[1, 2, 3], help="(default: 1 2 3)")
+    add("--settings", nargs="+", default=[], metavar="SETTING", help="of each part, by name (default: all)")
     add("--test-jets", type=int, default=6_000, help="jets of --test to evaluate on (default: %(default)s)")
     add("--highpt-jets", type=int, default=3_000, help="the same for --highpt (default: %(default)s)")
     add("--collect", action="store_true", help="train nothing, sum up what is finished")

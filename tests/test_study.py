@@ -47,8 +47,8 @@ def training(scripts):
     return make
 
 
-def options() -> Namespace:
-    return Namespace(train=JETS, val=JETS, test=JETS, test_jets=100)
+def options(*settings: str) -> Namespace:
+    return Namespace(train=JETS, val=JETS, test=JETS, test_jets=100, settings=settings)
 
 
 @pytest.mark.parametrize("part", sorted(p.stem for p in (ROOT / "benchmarks" / "study").glob("[!c]*.yaml")))
@@ -69,6 +69,11 @@ def test_a_part_overrides_what_all_have_in_common(scripts) -> None:
     merged = scripts["study"].merge(base, {"weaver": {"option": {"b": 2}}, "points": {"plain": None}})
     assert merged == {"weaver": {"epochs": 1, "option": {"a": 1, "b": 2}}, "gpus": "", "points": {"plain": None}}
     assert base["weaver"]["option"] == {"a": 1}
+
+
+def test_some_settings_of_a_part_can_be_chosen(scripts) -> None:
+    chosen = scripts["study"].scan_settings("particlenet", 1, options("plain", "augment", "quarter"))
+    assert list(chosen["points"]) == ["plain", "augment"]
 
 
 def test_time_of_a_step_is_that_of_epochs_that_do_not_read_files(scripts) -> None:
