@@ -22,6 +22,7 @@ NAMES = {"GSEAL": "GSEAL", "deltaSEAL": r"$\delta$SEAL", "both": r"GSEAL + $\del
 BARS: Mapping[str, Any] = {"ms": 4, "elinewidth": 0.6, "lw": 0.8}
 WEIGHT_PARTS = ("particlenet", "transformer")
 SIZES = "sizes"
+VIOLATIONS = (0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
 JETS = "Pythia 8, no detector\n$550 < p_T < 650$ GeV"
 
 
@@ -75,18 +76,33 @@ def draw_trade_off(rows: Sequence[Row]) -> Figure:
                 look = {"color": COLOUR[name], "marker": MARKER[name], "ls": line, **BARS}
                 axes.errorbar(x, y, dy, dx, label=NAMES.get(name, name), **look)
                 if line == "-":
-                    _label_weights(axes, found, x, y, COLOUR[name])
-            axes.set(xscale="log", ylabel="AUC as simulated")
-            describe(axes, network, y=0.97)
-        panels[-1].set_xlabel(r"RMS change of the top probability under boosts, $\beta^2 < 0.95$")
+                    _label_weights(axes, found, x, y, name)
+            _logarithmic(axes, VIOLATIONS)
+            axes.margins(0.08, 0.12)
+            axes.set_ylabel("AUC as simulated")
+            describe(axes, f"{network}\n{JETS}", x=0.97)
+        panels[-1].set_xlabel(r"RMS change of the probability, $\beta^2 < 0.95$")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=3)
     return figure
 
 
-def _label_weights(axes: Axes, rows: Sequence[Row], x: np.ndarray, y: np.ndarray, colour: str) -> None:
-    for row, left, bottom in zip(rows, x, y, strict=True):
-        axes.annotate(f"{weight(row):g}", (left, bottom), (2, 3), textcoords="offset points", fontsize=6, color=colour)
+def _label_weights(axes: Axes, rows: Sequence[Row], x: np.ndarray, y: np.ndarray, name: str) -> None:
+    """GSEAL's to the left, deltaSEAL's to the right, since GSEAL's points lie to the left of deltaSEAL's."""
+    shift, side = ((-4, 3), "right") if name == "GSEAL" else ((4, 3), "left")
+    look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 6, "color": COLOUR[name], "ha": side}
+    for row, *point in zip(rows, x, y, strict=True):
+        axes.annotate(f"{weight(row):g}", point, shift, **look)
+
+
+def _logarithmic(axes: Axes, ticks: Sequence[float]) -> None:
+    """A logarithmic x axis with these numbers, written out, of those that are within it."""
+    from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def best(rows: Sequence[Row]) -> Row:
@@ -145,7 +161,8 @@ def draw_sizes(rows: Sequence[Row]) -> Figure:
                 label = NAMES.get(name, name) if line == "-" else None
                 look = {"color": COLOUR[name], "marker": MARKER[name], "ls": line, **BARS}
                 axes.errorbar(jets, values, errors, label=label, **look)
-        axes.set(xscale="log", xlabel="Training jets", ylabel="AUC")
+        _logarithmic(axes, sorted({row["training_jets"] for row in rows}))
+        axes.set(xlabel="Training jets", ylabel="AUC")
         axes.plot([], [], "k-", lw=0.8, label="as simulated")
         axes.plot([], [], "k--", lw=0.8, label=r"boosted, $\beta^2 < 0.95$")
         figure.legend(loc="outside upper center", ncols=3)

@@ -22,6 +22,9 @@ AUDIT, EXTRAPOLATION, METRICS = "audit", "highpt", "metrics.json"
 NETWORKS = {"seal_pnet": "ParticleNet", "seal_part": "ParticleTransformer"}
 PLAIN = "plain"
 
+_VALIDATION = ("data-val", "data-fraction-val")
+"""Options of weaver that change nothing of a training whose last epoch counts."""
+
 _SPEED = re.compile(r"Epoch #(\d+) training|Processed \d+ entries in total \(avg\. speed ([\d.]+) entries/s\)")
 
 
@@ -88,6 +91,7 @@ def read_training(folder: Path, part: str, total_jets: int) -> Training:
     """The training in a point's directory; ``total_jets`` are those in the training file."""
     point = json.loads((folder / "point.json").read_text())
     options = {key: value for key, value in point["options"].items() if key not in ("seal", "seed")}
+    weaver = {key: value for key, value in point["weaver"].items() if key not in _VALIDATION}
     seal = point["options"].get("seal")
     extrapolation = folder / EXTRAPOLATION / METRICS
     values = numbers(read(folder / AUDIT / METRICS), read(extrapolation) if extrapolation.exists() else None)
@@ -101,7 +105,7 @@ def read_training(folder: Path, part: str, total_jets: int) -> Training:
         NETWORKS[Path(point["weaver"]["network-config"]).stem],
         round(total_jets * point["weaver"].get("data-fraction", 1)),
         seal,
-        json.dumps([point["weaver"], options], sort_keys=True),
+        json.dumps([weaver, options], sort_keys=True),
         values,
     )
 

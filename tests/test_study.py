@@ -125,13 +125,13 @@ def test_a_training_is_read_from_its_directory(scripts, tmp_path: Path) -> None:
     for name in ("audit", "highpt"):
         (tmp_path / name).mkdir()
         write(evaluation, tmp_path / name / "metrics.json")
-    weaver = {"network-config": "somewhere/seal_pnet.py", "batch-size": 64, "data-fraction": 0.25}
+    weaver = {"network-config": "somewhere/seal_pnet.py", "batch-size": 64, "data-fraction": 0.25, "data-val": "v.root"}
     point = {"setting": "gseal-3", "weaver": weaver, "options": {"seed": 7, "fc": 1, "seal": {"gseal": {"weight": 3}}}}
     (tmp_path / "point.json").write_text(json.dumps(point))
     (tmp_path / "log.txt").write_text("")
     read = scripts["study_results"].read_training(tmp_path, "sizes", 1000)
     assert (read.part, read.setting, read.seed, read.network, read.jets) == ("sizes", "gseal-3", 7, "ParticleNet", 250)
-    assert '"seal"' not in read.context and '"fc": 1' in read.context
+    assert not any(key in read.context for key in ('"seal"', '"seed"', "v.root")) and '"fc": 1' in read.context
     pair, boosted = evaluation.samples[0].pairs[0], evaluation.sample("boosts")
     assert read.values["auc"] == pair.auc.value > read.values["auc_boosted"] == boosted.pairs[0].auc.value
     assert read.values["auc_beta_0.3"] == pair.auc.value
