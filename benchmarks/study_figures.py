@@ -89,7 +89,7 @@ def draw_trade_off(rows: Sequence[Row]) -> Figure:
 
 def _label_weights(axes: Axes, rows: Sequence[Row], x: np.ndarray, y: np.ndarray, name: str) -> None:
     """GSEAL's to the left, deltaSEAL's to the right, since GSEAL's points lie to the left of deltaSEAL's."""
-    shift, side = ((-4, 3), "right") if name == "GSEAL" else ((4, 3), "left")
+    shift, side = ((-4, 3), "right") if name == "GSEAL" else ((5, -3), "left")
     look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 6, "color": COLOUR[name], "ha": side}
     for row, *point in zip(rows, x, y, strict=True):
         axes.annotate(f"{weight(row):g}", point, shift, **look)
