@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,9 @@ COLOUR = dict(zip(KINDS, (COLOURS[6], *COLOURS[2:3], COLOURS[0], COLOURS[1], COL
 MARKER = dict(zip(KINDS, "Xs^oD", strict=True))
 NAMES = {"GSEAL": "GSEAL", "deltaSEAL": r"$\delta$SEAL", "both": r"GSEAL + $\delta$SEAL"}
 BARS: Mapping[str, Any] = {"ms": 4, "elinewidth": 0.6, "lw": 0.8}
-WEIGHT_PARTS = ("particlenet", "transformer")
+WEIGHT_PARTS = ("particlenet", "longer", "transformer")
+"""Parts that vary the weight, on all jets; each is a panel."""
+
 SIZES = "sizes"
 VIOLATIONS = (0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
 JETS = "Pythia 8, no detector\n$550 < p_T < 650$ GeV"
@@ -55,22 +58,27 @@ def estimates(rows: Iterable[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
     return values, np.nan_to_num(errors)
 
 
-def networks(rows: Iterable[Row]) -> list[str]:
-    return list(dict.fromkeys(row["network"] for row in rows))
+def panels_of(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Title of a panel -> settings of one of ``WEIGHT_PARTS``, in their order."""
+    found: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (*WEIGHT_PARTS, row["part"]).index(row["part"])):
+        if row["part"] in WEIGHT_PARTS:
+            found.setdefault(f"{row['network']}, {row['steps']:,} steps", []).append(row)
+    return found
 
 
-def by_weight(rows: Iterable[Row], network: str) -> dict[str, list[Row]]:
-    """Kind -> settings of the parts that vary the weight, weights rising."""
-    chosen = [row for row in rows if row["network"] == network and row["part"] in WEIGHT_PARTS]
-    return {name: found for name in KINDS if (found := sorted((r for r in chosen if kind(r) == name), key=weight))}
+def by_weight(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Kind -> settings, weights rising."""
+    rows = list(rows)
+    return {name: found for name in KINDS if (found := sorted((r for r in rows if kind(r) == name), key=weight))}
 
 
 def draw_trade_off(rows: Sequence[Row]) -> Figure:
-    """AUC as simulated against the AUC under boosts, a panel for each network; numbers at the points are weights."""
-    names = networks(row for row in rows if row["part"] in WEIGHT_PARTS)
-    with canvas(0.4 + 0.72 * WIDTH * len(names), rows=len(names), sharex=False) as (figure, panels):
-        for axes, network in zip(panels, names, strict=True):
-            for name, found in by_weight(rows, network).items():
+    """AUC as simulated against how much boosts change the output; numbers at the points are weights."""
+    chosen = panels_of(rows)
+    with canvas(0.4 + 0.6 * WIDTH * len(chosen), rows=len(chosen)) as (figure, panels):
+        for axes, (title, settings) in zip(panels, chosen.items(), strict=True):
+            for name, found in by_weight(settings).items():
                 (x, dx), (y, dy) = estimates(found, "rms_change"), estimates(found, "auc")
                 line = "-" if len(found) > 1 and name in ("GSEAL", "deltaSEAL") else "none"
                 look = {"color": COLOUR[name], "marker": MARKER[name], "ls": line, **BARS}
@@ -80,7 +88,7 @@ def draw_trade_off(rows: Sequence[Row]) -> Figure:
             _logarithmic(axes, VIOLATIONS)
             axes.margins(0.08, 0.12)
             axes.set_ylabel("AUC as simulated")
-            describe(axes, f"{network}\n{JETS}", x=0.97)
+            describe(axes, title, x=0.97)
         panels[-1].set_xlabel(r"RMS change of the probability, $\beta^2 < 0.95$")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=3)
@@ -112,10 +120,10 @@ def best(rows: Sequence[Row]) -> Row:
 
 def draw_velocity(rows: Sequence[Row]) -> Figure:
     """AUC against the speed of the boost, of each kind the best weight."""
-    names = networks(row for row in rows if row["part"] in WEIGHT_PARTS)
-    with canvas(0.4 + 0.6 * WIDTH * len(names), rows=len(names), sharey=True) as (figure, panels):
-        for axes, network in zip(panels, names, strict=True):
-            for name, found in by_weight(rows, network).items():
+    chosen = panels_of(rows)
+    with canvas(0.4 + 0.5 * WIDTH * len(chosen), rows=len(chosen), sharey=True) as (figure, panels):
+        for axes, (title, settings) in zip(panels, chosen.items(), strict=True):
+            for name, found in by_weight(settings).items():
                 row = best(found)
                 speeds = sorted(float(key.removeprefix("auc_beta_")) for key in row if key.startswith("auc_beta_"))
                 points = [(0.0, "auc"), *((beta, f"auc_beta_{beta:g}") for beta in speeds)]
@@ -125,7 +133,7 @@ def draw_velocity(rows: Sequence[Row]) -> Figure:
                 look = {"color": COLOUR[name], "marker": MARKER[name], **BARS}
                 axes.errorbar([beta for beta, _ in points], values, errors, label=label, **look)
             axes.set(ylabel="AUC", xlim=(-0.04, 1.0))
-            describe(axes, f"{network}\n{JETS}")
+            describe(axes, f"{title}\n{JETS}")
         panels[-1].set_xlabel(r"Velocity of the boost $|\beta|$ [$c$]")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=3)
@@ -133,22 +141,19 @@ def draw_velocity(rows: Sequence[Row]) -> Figure:
 
 
 def by_size(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Kind -> settings over numbers of jets, the full number from the part that varies the weight."""
+    """Kind -> settings over numbers of jets, with the same settings for all jets from another part."""
     rows = list(rows)
     small = [row for row in rows if row["part"] == SIZES]
-    wanted = {json_of(row["seal"]) for row in small}
-    networks_ = {row["network"] for row in small}
-    full = [r for r in rows if r["part"] in WEIGHT_PARTS and r["network"] in networks_ and json_of(r["seal"]) in wanted]
+    wanted = {_training_of(row) for row in small}
+    full = [row for row in rows if row["part"] in WEIGHT_PARTS and _training_of(row) in wanted]
     found: dict[str, list[Row]] = {}
     for row in sorted([*small, *full], key=lambda row: row["training_jets"]):
         found.setdefault(kind(row), []).append(row)
     return found
 
 
-def json_of(value: Any) -> str:
-    import json
-
-    return json.dumps(value, sort_keys=True)
+def _training_of(row: Row) -> tuple[str, int, str]:
+    return row["network"], row["steps"], json.dumps(row["seal"], sort_keys=True)
 
 
 def draw_sizes(rows: Sequence[Row]) -> Figure:

@@ -37,6 +37,7 @@ class Training:
     part: of the study; ``setting`` is its name there
     network: of ``NETWORKS``
     jets: number of training jets that it draws from
+    steps: of the optimiser
     seal: the value of ``-o seal``; False for a plain training, None for the data config's own section
     context: all other settings but the seed, as text: trainings with the same context and seed can be compared
     values: name -> number; None where too few jets were there to measure it
@@ -47,6 +48,7 @@ class Training:
     seed: int
     network: str
     jets: int
+    steps: int
     seal: Any
     context: str
     values: Mapping[str, float | None]
@@ -104,6 +106,7 @@ def read_training(folder: Path, part: str, total_jets: int) -> Training:
         point["options"]["seed"],
         NETWORKS[Path(point["weaver"]["network-config"]).stem],
         round(total_jets * point["weaver"].get("data-fraction", 1)),
+        point["weaver"]["num-epochs"] * point["weaver"]["steps-per-epoch"],
         seal,
         json.dumps([weaver, options], sort_keys=True),
         values,
@@ -149,6 +152,7 @@ def summarise(trainings: Sequence[Training]) -> list[dict[str, Any]]:
                 "setting": setting,
                 "network": first.network,
                 "training_jets": first.jets,
+                "steps": first.steps,
                 "seal": first.seal,
                 "seeds": [training.seed for training in seeds],
                 **{name: _rounded(average([Estimate(v.get(name)) for v in values])) for name in values[0]},

@@ -42,7 +42,7 @@ def training(scripts):
 
     def make(setting="plain", seed=1, seal=False, part="particlenet", network="ParticleNet", jets=100, **values):
         context = f"{network}, {jets} jets"
-        return scripts["study_results"].Training(part, setting, seed, network, jets, seal, context, values)
+        return scripts["study_results"].Training(part, setting, seed, network, jets, 480, seal, context, values)
 
     return make
 
@@ -126,11 +126,13 @@ def test_a_training_is_read_from_its_directory(scripts, tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         write(evaluation, tmp_path / name / "metrics.json")
     weaver = {"network-config": "somewhere/seal_pnet.py", "batch-size": 64, "data-fraction": 0.25, "data-val": "v.root"}
+    weaver |= {"num-epochs": 4, "steps-per-epoch": 120}
     point = {"setting": "gseal-3", "weaver": weaver, "options": {"seed": 7, "fc": 1, "seal": {"gseal": {"weight": 3}}}}
     (tmp_path / "point.json").write_text(json.dumps(point))
     (tmp_path / "log.txt").write_text("")
     read = scripts["study_results"].read_training(tmp_path, "sizes", 1000)
-    assert (read.part, read.setting, read.seed, read.network, read.jets) == ("sizes", "gseal-3", 7, "ParticleNet", 250)
+    assert (read.part, read.setting, read.seed, read.network) == ("sizes", "gseal-3", 7, "ParticleNet")
+    assert (read.jets, read.steps) == (250, 480)
     assert not any(key in read.context for key in ('"seal"', '"seed"', "v.root")) and '"fc": 1' in read.context
     pair, boosted = evaluation.samples[0].pairs[0], evaluation.sample("boosts")
     assert read.values["auc"] == pair.auc.value > read.values["auc_boosted"] == boosted.pairs[0].auc.value
@@ -175,7 +177,7 @@ def test_figures_show_every_setting(scripts, training) -> None:
     assert set(drawn) == {"trade_off", "velocity", "sizes"}
     trade_off, velocity = drawn["trade_off"].axes, drawn["velocity"].axes
     assert [len(axes.containers) for axes in (*trade_off, *velocity)] == [5, 5, 5, 5]
-    assert [text.get_text().partition("\n")[0] for text in trade_off[0].texts] == ["3", "10", "ParticleNet"]
+    assert [text.get_text().partition("\n")[0] for text in trade_off[0].texts] == ["3", "10", "ParticleNet, 480 steps"]
     (sizes,) = drawn["sizes"].axes
     lengths = [len(container.lines[0].get_xdata()) for container in sizes.containers]
     assert lengths == [3, 3, 3, 3], "two kinds, as simulated and boosted, with the full sample of part 1"
