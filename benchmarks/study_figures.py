@@ -123,6 +123,7 @@ def draw_velocity(rows: Sequence[Row]) -> Figure:
     chosen = panels_of(rows)
     with canvas(0.4 + 0.5 * WIDTH * len(chosen), rows=len(chosen), sharey=True) as (figure, panels):
         for axes, (title, settings) in zip(panels, chosen.items(), strict=True):
+            describe(axes, f"{title}\n{JETS}" if axes is panels[0] else title)
             for name, found in by_weight(settings).items():
                 row = best(found)
                 speeds = sorted(float(key.removeprefix("auc_beta_")) for key in row if key.startswith("auc_beta_"))
@@ -133,7 +134,6 @@ def draw_velocity(rows: Sequence[Row]) -> Figure:
                 look = {"color": COLOUR[name], "marker": MARKER[name], **BARS}
                 axes.errorbar([beta for beta, _ in points], values, errors, label=label, **look)
             axes.set(ylabel="AUC", xlim=(-0.04, 1.0))
-            describe(axes, f"{title}\n{JETS}")
         panels[-1].set_xlabel(r"Velocity of the boost $|\beta|$ [$c$]")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=3)
