@@ -5,9 +5,9 @@
 
 Each file of ``benchmarks/study/`` but ``common.yaml`` is a part: a scan that ``seal-weaver scan`` prepares, runs and
 evaluates, one for each part and seed, in the order given. Trainings that are finished are kept, those that were cut
-off go on. After each scan, and with ``--collect`` at once, everything that is finished is evaluated on the test jets,
-as simulated and under boosts, and on jets at higher pT, and summed up: ``study.json``, ``study.md`` and figures in
-``--output``.
+off start anew. After each scan, and with ``--collect`` at once, everything that is finished is evaluated on the test
+jets, as simulated and under boosts, and on jets at higher pT, and summed up: ``study.json``, ``study.md`` and figures
+in ``--output``.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from seal_weaver.evaluation.style import save_figure
 from seal_weaver.jobs import evaluations
 from seal_weaver.jobs.folder import ScanFolder, open_folder
 from seal_weaver.jobs.grid import Point
+from seal_weaver.jobs.options import PREFIX
 from seal_weaver.jobs.progress import checkpoint, look
 
 PARTS = Path(__file__).with_name("study")
@@ -74,7 +75,20 @@ def run_part(stages: demo.Stages, part: str, seed: int, options: argparse.Namesp
     scan = [*demo.command("seal-weaver", "seal_weaver.cli"), "scan"]
     folder.parent.mkdir(exist_ok=True)
     stages.run(f"prepare {part} {seed}", [*scan, "prepare", str(settings), "-o", str(folder)])
-    stages.run(f"train {part} {seed}", [*scan, "resume", str(folder)])
+    forget_unfinished(open_folder(folder))
+    stages.run(f"train {part} {seed}", [*scan, "submit", str(folder)])
+
+
+def forget_unfinished(folder: ScanFolder) -> None:
+    """Remove what trainings that failed or were cut off have left, so that they start anew.
+
+    weaver 0.5.3 continues a one-cycle schedule in the wrong place: it counts epochs where the schedule counts steps.
+    """
+    for progress in look(folder, None):
+        if progress.state in ("failed", "interrupted"):
+            place = folder.of(progress.point)
+            for file in (place / "log.txt", place / "status", *place.glob(f"{PREFIX}_*")):
+                file.unlink(missing_ok=True)
 
 
 def scans(output: Path) -> list[tuple[str, ScanFolder]]:

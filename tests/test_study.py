@@ -71,6 +71,23 @@ def test_a_part_overrides_what_all_have_in_common(scripts) -> None:
     assert base["weaver"]["option"] == {"a": 1}
 
 
+def test_only_unfinished_trainings_are_forgotten(scripts, tmp_path: Path) -> None:
+    settings = tmp_path / "scan.yaml"
+    settings.write_text(yaml.safe_dump(scripts["study"].scan_settings("fractions", 1, options())))
+    folder = prepare(settings, tmp_path / "scan")
+    names = {"quarter": "finished", "all": "failed 1"}
+    for name, status in names.items():
+        for file in ("log.txt", "net_epoch-0_state.pt", "net_seal.jsonl"):
+            (folder.path / f"{name}" / file).touch()
+        (folder.path / f"{name}" / "status").write_text(f"{status} host 2026-01-01T00:00:00Z\n")
+    before = {name: {file.name for file in (folder.path / f"{name}").iterdir()} for name in names}
+    scripts["study"].forget_unfinished(folder)
+    after = {name: {file.name for file in (folder.path / f"{name}").iterdir()} for name in names}
+    assert after["quarter"] == before["quarter"]
+    assert before["all"] - after["all"] == {"log.txt", "status", "net_epoch-0_state.pt", "net_seal.jsonl"}
+    assert "command.sh" in after["all"]
+
+
 def test_some_settings_of_a_part_can_be_chosen(scripts) -> None:
     chosen = scripts["study"].scan_settings("particlenet", 1, options("plain", "augment", "quarter"))
     assert list(chosen["points"]) == ["plain", "augment"]
