@@ -2,7 +2,7 @@
 
     python benchmarks/matrix.py [--only ParticleNeXt ...] [--output benchmarks/results/matrix.json]
 
-Each cell is a training by weaver's own entry point on the tests' 400 jets, two epochs of ten steps, on a CPU. For
+Each cell is a training by weaver's own entry point on the tests' 400 jets, two epochs of six steps, on a CPU. For
 networks with exact derivatives ``agreement`` compares both estimators of deltaSEAL on all jets, for one and the same
 network: the mean by finite differences over the mean by autograd. ``--table`` prints the table of ``docs/networks.md``
 from the result. Needs the package with its `test` extra.
@@ -61,12 +61,12 @@ def measure(name: str, data: str, penalty: str, jets: Path, folder: Path) -> dic
 
 
 def agreement(name: str, jets: Path, folder: Path) -> float | str:
-    """Mean of deltaSEAL by finite differences over that by autograd, for a network trained plain for ten steps."""
+    """Mean of deltaSEAL by finite differences over that by autograd, for a network trained plain for six steps."""
     network = NETS[name]
     means = []
     for estimator in ("autograd", "finite_difference"):
         seal = {"gseal": False, "fraction": 1.0, "delta_seal": {"weight": 0, "estimator": estimator}}
-        words = ("--num-epochs", "1", "--data-val", str(jets))
+        words = ("--num-epochs", "1", "--data-val", str(jets), "--data-fraction-val", "1")
         outcome = quietly(network, network.data[0], jets, seal, folder / estimator, weaver.train.main, words)
         if outcome.error is not None:
             return outcome.error

@@ -40,7 +40,7 @@ def test_a_cell_of_the_matrix(name: str, data: str, penalty: str, jets, tmp_path
 
 
 def test_an_equivariant_network_has_no_penalty_until_it_is_told_the_beam(jets, tmp_path: Path) -> None:
-    """In float64, over two epochs of ten steps: the mean of squares is that small only if every step's is."""
+    """In float64, over two epochs of six steps: the mean of squares is that small only if every step's is."""
     both = {"gseal": {}, "delta_seal": {}}
     terms = {}
     for beam in (False, True):
