@@ -37,6 +37,8 @@ from seal_weaver.jobs.progress import checkpoint, look
 
 PARTS = Path(__file__).with_name("study")
 COMMON = "common"
+PRETRAINED = "pretrained"
+"""Stands for the file of --pretrained."""
 
 
 def read_part(name: str) -> dict[str, Any]:
@@ -58,14 +60,29 @@ def part_names() -> list[str]:
     return sorted(file.stem for file in PARTS.glob("*.yaml") if file.stem != COMMON)
 
 
+DEFAULT_PARTS = [part for part in part_names() if part != "finetune"]
+
+
 def scan_settings(part: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """The content of a ``scan.yaml``: a part with its jets and its seed."""
     files = {"data-train": str(options.train.resolve()), "data-val": str(options.val.resolve())}
     evaluation = {"data-test": str(options.test.resolve()), "num-jets": options.test_jets}
     settings = merge(read_part(part), {"weaver": files, "options": {"seed": seed}, "evaluate": evaluation})
+    network = settings["options"]
+    if "base" in network:
+        network["base"] = str((PARTS / network["base"]).resolve())
+    if settings["weaver"].get("load-model-weights") == PRETRAINED:
+        settings["weaver"]["load-model-weights"] = str(options.pretrained.resolve())
     if options.settings:
         settings["points"] = {name: settings["points"][name] for name in settings["points"] if name in options.settings}
     return settings
+
+
+def required_files(parts: Sequence[str], options: argparse.Namespace) -> None:
+    """Raise ScanError for a part that needs --pretrained, without it."""
+    for part in parts:
+        if read_part(part)["weaver"].get("load-model-weights") == PRETRAINED and options.pretrained is None:
+            raise ScanError(f"the part {part} fine-tunes a network: expected --pretrained FILE, found none")
 
 
 def run_part(stages: demo.Stages, part: str, seed: int, options: argparse.Namespace) -> None:
@@ -157,8 +174,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     for name in ("train", "val", "test", "highpt"):
         add(f"--{name}", type=Path, required=True, help="ROOT file with the project's branches")
+    add("--pretrained", type=Path, help="checkpoint of ParticleNet_kin, for the part finetune")
     add("--output", type=Path, default=Path("study_output"), help="folder for everything (default: %(default)s)")
-    add("--only", nargs="+", choices=part_names(), default=part_names(), metavar="PART", help=", ".join(part_names()))
+    add("--only", nargs="+", choices=part_names(), default=DEFAULT_PARTS, metavar="PART", help=", ".join(part_names()))
     add("--seeds", nargs="+", type=int, default=[1, 2, 3], help="(default: 1 2 3)")
     add("--settings", nargs="+", default=[], metavar="SETTING", help="of each part, by name (default: all)")
     add("--test-jets", type=int, default=6_000, help="jets of --test to evaluate on (default: %(default)s)")
@@ -172,6 +190,8 @@ def main() -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     stages = demo.Stages(options.output)
     try:
+        if not options.collect:
+            required_files(options.only, options)
         for part in () if options.collect else options.only:
             for seed in options.seeds:
                 run_part(stages, part, seed, options)
