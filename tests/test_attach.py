@@ -252,6 +252,37 @@ def test_a_network_without_modes_is_run_twice_not_three_times(batch) -> None:
     assert torch.allclose(penalty, gseal(function, p, elements, function.reference(p)).mean(), rtol=1e-3)
 
 
+class PairMass(ModeIndependent):
+    """Reads four-momenta, and in whatever precision they come, without modes."""
+
+    def forward(self, points, features, vectors, mask):
+        self.calls.append(len(features))
+        pair = vectors[:, :, 0] + vectors[:, :, 1]
+        squared = minkowski(pair[:, :, None], pair[:, :, None])[:, 0]
+        return torch.stack([squared, -squared], dim=1).float() / 100.0
+
+
+def test_momenta_in_float64_are_worth_a_pass(batch) -> None:
+    """The mass of a pair, exactly invariant: momenta rounded to float32 for the sake of a pass would break it."""
+    data_config, inputs, _ = batch
+    network = PairMass().train()
+    ledger = attach(network, data_config, compare="output")
+    network(*inputs)
+    ledger.take()
+    network.calls.clear()
+    network(*inputs)
+    penalty = mean(ledger.take())
+    assert network.calls == [48, 48, 48]
+    with torch.no_grad():
+        settings = SealConfig()
+        feature_map = FeatureMap.compile(data_config, settings)
+        p = feature_map.momenta(inputs)
+        moved = transform(random_lorentz(len(p), 0.95, False, torch.Generator().manual_seed(7)), p)
+        rounded = [network.forward(*feature_map(q, inputs, torch.float32)[0]) for q in (p, moved)]
+    in_float32 = 0.5 * (rounded[1] - rounded[0]).square().sum(dim=1).mean()
+    assert penalty < 1e-2 * in_float32
+
+
 def test_fraction_penalises_the_first_jets_of_the_shuffled_batch(batch) -> None:
     data_config, inputs, _ = batch
     model = build("seal_pnet.py", data_config).train()
@@ -450,7 +481,7 @@ def test_a_network_that_returns_something_else_is_refused(batch) -> None:
 
     network = Tuple().train()
     attach(network, data_config)
-    with pytest.raises(AttachmentError, match=r"expected a tensor \(N jets, C outputs\), found tuple"):
+    with pytest.raises(AttachmentError, match=r"expected a tensor \(N jets, C outputs\), .* found tuple"):
         network(*inputs)
 
 
