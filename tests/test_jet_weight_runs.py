@@ -14,6 +14,7 @@ import uproot
 from conftest import load_batch, read_jets, write_jets
 from test_data_parallel import SECTIONS, build, estimated, gradients, replicate
 from test_jet_weights import weighted_config
+from test_production import OPTIONS, Waits, module_of
 from test_weaver_runs import PNET, SMALL_PNET, TWO_LINES, records, same, state, wrapped
 from torch import Tensor
 
@@ -175,3 +176,18 @@ def test_replicas_weigh_their_own_jets(section: str, monkeypatch, tmp_path: Path
     torch.testing.assert_close(together, sum(totals) / 2, rtol=1e-5, atol=1e-7)
     for key, gradient in expected.items():
         torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-6, msg=key)
+
+
+def test_a_weighted_step_never_waits_for_the_device(tmp_path: Path) -> None:
+    """After the first batch, whose weights are looked at."""
+    data_config, inputs, labels = load_batch(weighted_config(tmp_path), number=16)
+    module = module_of("pnet")
+    model, _ = module.get_model(data_config, seed=1, **OPTIONS["pnet"])
+    loss = module.get_loss(data_config)
+    module.get_evaluate_fn(data_config)
+    loss._task_loss._loss = torch.nn.CrossEntropyLoss(torch.tensor([0.5, 1.5]), ignore_index=7)
+    model.train()
+    for step in range(4):
+        with Waits() as waits:
+            loss(model(*(x.clone() for x in inputs)), labels).backward()
+        assert (waits.places["seal_weaver"] > 0) == (step == 0), step

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import edited_config, load_batch
+from conftest import CONFIGS, edited_config, load_batch
 from test_attach import attach, build, only
 from torch import Tensor, nn
 from weaver.nn.loss.focal import FocalLoss
@@ -349,6 +349,18 @@ def test_a_group_that_is_not_one_number_per_jet_is_refused(group, message: str, 
     data_config = load_batch(config, number=1)[0] if group is None or group["length"] == 1 else _loaded(config)
     with pytest.raises(FeatureMapError, match=message):
         FeatureMap.compile(data_config, SealConfig.from_dict(data_config.preprocess["seal"]))
+
+
+def test_an_evaluation_does_without_the_weights(tmp_path: Path) -> None:
+    """Test files need not have them; where a data config has the group, the network must not see it."""
+    from seal_weaver.evaluation.audit import _settings
+
+    config = weighted_config(tmp_path)
+    assert _settings(_loaded(config), None).jet_weights == "weights"
+    without = _loaded(CONFIGS / "TopLandscape_kin.yaml")
+    options = {"seal": {"jet_weights": "weights"}}
+    assert _settings(without, options).jet_weights is None
+    assert FeatureMap.compile(without, _settings(without, options)).layout.hidden == ()
 
 
 def _loaded(config: Path):
