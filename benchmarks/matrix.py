@@ -5,7 +5,7 @@
 Each cell is a training by weaver's own entry point on the tests' 400 jets, two epochs of six steps, on a CPU. For
 networks with exact derivatives ``agreement`` compares both estimators of deltaSEAL on all jets, for one and the same
 network: the mean by finite differences over the mean by autograd. ``--table`` prints the table of ``docs/networks.md``
-from the result. Needs the package with its `test` extra.
+from the result. ``--resume`` goes on with an interrupted run. Needs the package with its `test` extra.
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=list(NETS), choices=list(NETS), metavar="NETWORK")
     parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--resume", action="store_true", help="keep the cells that --output has already")
     parser.add_argument("--table", action="store_true", help="print the table of --output, and run nothing")
     options = parser.parse_args()
     if options.table:
@@ -111,10 +112,13 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     result: dict[str, Any] = {"machine": platform.machine(), "torch": torch.__version__, "cells": [], "agreement": {}}
+    if options.resume and options.output.exists():
+        result = json.loads(options.output.read_text())
+    done = {(cell["network"], cell["data"], cell["penalty"]) for cell in result["cells"]}
     with tempfile.TemporaryDirectory() as place:
         jets = make_jets(Path(place))
         for name, data, penalty in cells():
-            if name not in options.only:
+            if name not in options.only or (name, data, penalty) in done:
                 continue
             folder = Path(place) / str(len(result["cells"]))
             result["cells"].append(measure(name, data, penalty, jets[data], folder))

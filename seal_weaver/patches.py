@@ -40,13 +40,17 @@ _WARMUP_STEPS = 5
 
 def _trimmers(module: nn.Module) -> list[nn.Module]:
     """weaver's sequence trimmers, which count their calls in `_counter`; ParticleNeXt is its own."""
-    return [m for m in module.modules() if hasattr(m, "_counter") and (hasattr(m, "enabled") or hasattr(m, "trim"))]
+    return [m for m in module.modules() if _trims_itself(m) or (hasattr(m, "_counter") and hasattr(m, "enabled"))]
 
 
 def has_trimmer(module: nn.Module) -> bool:
     """Whether the network shortens batches to their real constituents."""
     trimmers: list[Any] = _trimmers(module)
-    return any(m.enabled if hasattr(m, "enabled") else m.trim and not m.for_inference for m in trimmers)
+    return any(m.trim and not m.for_inference if _trims_itself(m) else m.enabled for m in trimmers)
+
+
+def _trims_itself(module: nn.Module) -> bool:
+    return isinstance(module, particlenext.ParticleNeXt)
 
 
 def mode_dependent(module: nn.Module) -> bool:

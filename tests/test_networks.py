@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import json
+import runpy
 from pathlib import Path
 
 import pytest
 import weaver.train
 from cells import ANY, DATA, EQUIVARIANT, LGATR, NETS, PENALTIES, ROUNDING, Network, cells, make_jets, problems, train
-from conftest import PLAIN
+from conftest import PLAIN, ROOT
 
 FAST = [
     ("ParticleNeXt", "top", "finite_difference"),
@@ -18,8 +20,7 @@ FAST = [
     ("P-CNN", "top", "autograd"),
     ("ParticleNetTagger", "pf_sv", "autograd"),
     ("ParticleTransformerTagger", "pf_sv", "autograd"),
-    ("ParticleTransformerTagger", "pf_sv", "gseal"),
-    ("frozen body in evaluation mode", "top", "autograd"),
+    ("frozen body in evaluation mode", "top", "gseal"),
     ("own loss and loops", "top", "gseal"),
     ("own loss and loops", "top", "augment"),
 ]
@@ -94,6 +95,15 @@ def test_a_pretrained_body_gets_a_new_head(jets, tmp_path: Path) -> None:
     )  # fmt: skip
     outcome = train(body, "top", jets["top"], PENALTIES["both"], tmp_path / "head", weaver.train.main, words)
     assert problems(body, "both", outcome) == []
+
+
+def test_the_table_of_the_docs_is_that_of_the_result() -> None:
+    """`python benchmarks/matrix.py --table` writes it; every cell of the matrix is in it."""
+    script = runpy.run_path(str(ROOT / "benchmarks" / "matrix.py"))
+    result = json.loads(script["RESULT"].read_text())
+    assert [(cell["network"], cell["data"], cell["penalty"]) for cell in result["cells"]] == cells()
+    assert not [cell for cell in result["cells"] if cell["problems"]]
+    assert script["table"](result) in (ROOT / "docs" / "networks.md").read_text()
 
 
 def test_each_data_config_and_network_of_the_matrix_exists() -> None:
