@@ -157,6 +157,8 @@ def check_derivatives(
             by_autograd = derivatives(function.reference, momenta, basis.momenta, frame).along
             usable = function.usable
             chosen = usable.nonzero()[:_SECOND_JETS, 0]
+            if not len(chosen):
+                raise DerivativeError("none of the first jets can be transformed: `seal-weaver check` says why")
             one = [x[chosen] for x in few]
             single = DeployedFunction(module, feature_map, one, settings, torch.float64, statistics, forward)
             _require_second_derivatives(

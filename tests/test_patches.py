@@ -47,7 +47,7 @@ def with_vertices(tmp_path_factory):
 
 
 def checked(model: nn.Module, data_config, inputs):
-    settings = SealConfig.from_dict(DELTA)
+    settings = SealConfig.from_dict({**(data_config.preprocess.get("seal") or {}), **DELTA})
     feature_map = FeatureMap.compile(data_config, settings)
     return check_derivatives(model, feature_map, inputs, settings, basis_of(settings, settings.delta_seal))
 
