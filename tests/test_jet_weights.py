@@ -309,7 +309,7 @@ def test_penalties_are_the_weighted_sum_over_jets(name: str, tmp_path: Path) -> 
     assert torch.equal(alone[9:], torch.zeros(3)), "beyond the fraction"
     assert (alone[torch.tensor([0, 1, *range(3, 9)])] > 0).all()
     expected = sum(float(w) * float(p) for w, p in zip(weights, alone, strict=True))
-    assert float(together.total) == pytest.approx(expected, rel=1e-4)
+    assert together.total.item() == pytest.approx(expected, rel=1e-4)
     together.total.backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 

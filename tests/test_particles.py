@@ -247,7 +247,7 @@ def test_outputs_for_the_longest_jet_alone_are_the_same(batch) -> None:
         nn.init.normal_(network.linear.weight, generator=seeded(1))
         ledger = attach(network.train(), data_config)
         network(*inputs)
-        found.append(float(mean(ledger.take())))
+        found.append(mean(ledger.take()).item())
     assert found[0] == pytest.approx(found[1], rel=1e-6)
 
 
