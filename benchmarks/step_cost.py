@@ -40,7 +40,7 @@ from seal_weaver.features import FeatureMap
 from seal_weaver.lorentz import random_lorentz, transform
 from seal_weaver.patches import wake_trimmers
 
-NETWORKS = {"pnet": "seal_pnet.py", "part": "seal_part.py"}
+NETWORKS = {"pnet": "seal_pnet.py", "part": "seal_part.py", "any": "seal_any.py"}
 PENALTIES: dict[str, dict[str, Any]] = {
     "gseal": {},
     "delta_autograd": {"gseal": False, "delta_seal": {"estimator": "autograd"}},
@@ -93,12 +93,13 @@ class Stepper:
         clip: float = float("inf"),
     ) -> None:
         module = load_network(network)
-        self.model, _ = module.get_model(data_config, seal=seal, seed=1, **(options or {}))
+        options = dict(options or {})
+        self.model, _ = module.get_model(data_config, seal=seal, seed=1, **options)
         self.model.to(device).train()
         wake_trimmers(self.model)
         self.call = torch.compile(self.model) if self.compiled else self.model
-        self.loss = module.get_loss(data_config, seal=seal)
-        module.get_evaluate_fn(data_config, seal=seal)  # weaver asks for it, too; only then the loss trains
+        self.loss = module.get_loss(data_config, seal=seal, **options)
+        module.get_evaluate_fn(data_config, seal=seal, **options)  # weaver asks for it, too; only then the loss trains
         self.optimiser = optimiser(self.model.parameters(), lr=rate)
         self.device = device
         self.clip = clip
@@ -248,7 +249,7 @@ def name_of(device: torch.device) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jets", type=Path, required=True, help="ROOT file with the project's branches")
-    parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--network", nargs="+", choices=["pnet", "part"], default=["pnet", "part"])
     parser.add_argument("--penalty", nargs="+", choices=PENALTIES, default=list(PENALTIES))
     parser.add_argument("--fraction", nargs="+", type=float, default=list(FRACTIONS))
     parser.add_argument("--published", action=argparse.BooleanOptionalAction, default=True, help="compare with it")
