@@ -177,14 +177,18 @@ def rows_of(trainings: Iterable[Training]) -> list[dict[str, Any]]:
 
 
 COLUMNS = {
+    "accuracy": ("accuracy", 3),
     "auc": ("AUC", 4),
-    "auc_boosted": ("AUC under boosts", 4),
+    "auc_boosted": ("AUC, boosted", 4),
     "auc_change": ("AUC - plain", 4),
     "gap_closed": ("gap closed [%]", 1),
-    "rejection_0.5": ("1/eB at 0.5", 1),
+    "rejection_0.5": ("1/eB at eS = 0.5", 1),
     "rejection_0.5_boosted": ("boosted", 1),
+    "rejection_0.3": ("1/eB at eS = 0.3", 0),
+    "rejection_0.3_boosted": ("boosted", 0),
     "rms_change": ("RMS change", 3),
-    "highpt_auc": ("AUC at high pT", 4),
+    "highpt_auc": ("AUC, high pT", 4),
+    "highpt_auc_change": ("AUC - plain, high pT", 4),
     "seconds_per_step": ("s/step", 3),
 }
 
