@@ -88,7 +88,7 @@ def draw_trade_off(rows: Sequence[Row]) -> Figure:
             _logarithmic(axes, VIOLATIONS)
             axes.margins(0.08, 0.12)
             axes.set_ylabel("AUC as simulated")
-            describe(axes, title, x=0.97)
+            axes.set_title(title, loc="left", fontsize=7, pad=3)
         panels[-1].set_xlabel(r"RMS change of the probability, $\beta^2 < 0.95$")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=3)
@@ -97,8 +97,11 @@ def draw_trade_off(rows: Sequence[Row]) -> Figure:
 
 def _label_weights(axes: Axes, rows: Sequence[Row], x: np.ndarray, y: np.ndarray, name: str) -> None:
     """GSEAL's to the left, deltaSEAL's to the right, since GSEAL's points lie to the left of deltaSEAL's."""
-    shift, side = ((-4, 3), "right") if name == "GSEAL" else ((5, -3), "left")
+    from matplotlib.patheffects import withStroke
+
+    shift, side = ((-4, 3), "right") if name == "GSEAL" else ((4, 3), "left")
     look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 6, "color": COLOUR[name], "ha": side}
+    look["path_effects"] = [withStroke(linewidth=1.5, foreground="white")]  # where a line passes behind it
     for row, *point in zip(rows, x, y, strict=True):
         axes.annotate(f"{weight(row):g}", point, shift, **look)
 

@@ -194,7 +194,8 @@ def test_figures_show_every_setting(scripts, training) -> None:
     assert set(drawn) == {"trade_off", "velocity", "sizes"}
     trade_off, velocity = drawn["trade_off"].axes, drawn["velocity"].axes
     assert [len(axes.containers) for axes in (*trade_off, *velocity)] == [5, 5, 5, 5]
-    assert [text.get_text().partition("\n")[0] for text in trade_off[0].texts] == ["3", "10", "ParticleNet, 480 steps"]
+    assert [text.get_text() for text in trade_off[0].texts] == ["3", "10"]
+    assert trade_off[0].get_title(loc="left") == "ParticleNet, 480 steps"
     (sizes,) = drawn["sizes"].axes
     lengths = [len(container.lines[0].get_xdata()) for container in sizes.containers]
     assert lengths == [3, 3, 3, 3], "two kinds, as simulated and boosted, with the full sample of part 1"
