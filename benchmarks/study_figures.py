@@ -86,7 +86,7 @@ def draw_trade_off(rows: Sequence[Row]) -> Figure:
                 if line == "-":
                     _label_weights(axes, found, x, y, name)
             _logarithmic(axes, VIOLATIONS)
-            axes.margins(0.08, 0.12)
+            axes.margins(0.12, 0.12)
             axes.set_ylabel("AUC as simulated")
             axes.set_title(title, loc="left", fontsize=7, pad=3)
         panels[-1].set_xlabel(r"RMS change of the probability, $\beta^2 < 0.95$")
@@ -99,7 +99,7 @@ def _label_weights(axes: Axes, rows: Sequence[Row], x: np.ndarray, y: np.ndarray
     """GSEAL's to the left, deltaSEAL's to the right, since GSEAL's points lie to the left of deltaSEAL's."""
     from matplotlib.patheffects import withStroke
 
-    shift, side = ((-4, 3), "right") if name == "GSEAL" else ((4, 3), "left")
+    shift, side = ((-4, 3), "right") if name == "GSEAL" else ((5, -3), "left")
     look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 6, "color": COLOUR[name], "ha": side}
     look["path_effects"] = [withStroke(linewidth=1.5, foreground="white")]  # where a line passes behind it
     for row, *point in zip(rows, x, y, strict=True):
