@@ -121,11 +121,11 @@ def references(trainings: Iterable[Training]) -> dict[tuple[str, int], Training]
 def compared(training: Training, plain: Training | None) -> dict[str, float | None]:
     """The numbers of a training with those that need the plain one beside it."""
     values = dict(training.values)
-    if plain is None or plain is training:
+    if plain is None:
         return values
     gap = _difference(plain.values, plain.values, "auc", "auc_boosted")
     gain = _difference(training.values, plain.values, "auc_boosted", "auc_boosted")
-    values["gap_closed"] = gain / gap if gain is not None and gap else None
+    values["gap_closed"] = gain / gap if gain is not None and gap and training is not plain else None
     values["auc_change"] = _difference(training.values, plain.values, "auc", "auc")
     values["highpt_auc_change"] = _difference(training.values, plain.values, "highpt_auc", "highpt_auc")
     return values
