@@ -85,10 +85,10 @@ def draw_trade_off(rows: Sequence[Row]) -> Figure:
         for axes, (title, settings) in zip(panels, chosen.items(), strict=True):
             for name, found in by_weight(settings).items():
                 (x, dx), (y, dy) = estimates(found, "rms_change"), estimates(found, "auc_change")
-                line = "-" if len(found) > 1 and name in ("GSEAL", "deltaSEAL") else "none"
+                line = "-" if name == "GSEAL" else "none"
                 look = {"color": COLOUR[name], "marker": MARKER[name], "ls": line, **BARS}
                 axes.errorbar(x, y, dy, dx, label=NAMES.get(name, name), **look)
-                if line == "-":
+                if name in ("GSEAL", "deltaSEAL"):
                     _label_weights(axes, found, x, y, name)
             axes.axhspan(-TOLERATED, TOLERATED, color="0.92", lw=0)
             _logarithmic(axes, VIOLATIONS)
@@ -102,10 +102,10 @@ def draw_trade_off(rows: Sequence[Row]) -> Figure:
 
 
 def _label_weights(axes: Axes, rows: Sequence[Row], x: np.ndarray, y: np.ndarray, name: str) -> None:
-    """GSEAL's above to the left, deltaSEAL's below to the right, since GSEAL's points lie above deltaSEAL's."""
+    """GSEAL's above to the left, deltaSEAL's to the right, since GSEAL's points lie to the left of deltaSEAL's."""
     from matplotlib.patheffects import withStroke
 
-    shift, side = ((-3, 4), "right") if name == "GSEAL" else ((3, -8), "left")
+    shift, side = ((-3, 4), "right") if name == "GSEAL" else ((5, -2), "left")
     look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 6, "color": COLOUR[name], "ha": side}
     look["path_effects"] = [withStroke(linewidth=1.5, foreground="white")]  # where a line passes behind it
     for row, *point in zip(rows, x, y, strict=True):

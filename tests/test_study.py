@@ -194,7 +194,7 @@ def test_figures_show_every_setting(scripts, training) -> None:
     assert set(drawn) == {"trade_off", "velocity", "sizes"}
     trade_off, velocity = drawn["trade_off"].axes, drawn["velocity"].axes
     assert [len(axes.containers) for axes in (*trade_off, *velocity)] == [5, 5, 5, 5]
-    assert [text.get_text() for text in trade_off[0].texts] == ["3", "10"]
+    assert [text.get_text() for text in trade_off[0].texts] == ["3", "10", "0.03"]
     assert trade_off[0].get_title(loc="left") == "ParticleNet, 480 steps"
     (sizes,) = drawn["sizes"].axes
     lengths = [len(container.lines[0].get_xdata()) for container in sizes.containers]
