@@ -176,6 +176,7 @@ def rows_of(trainings: Iterable[Training]) -> list[dict[str, Any]]:
     return rows
 
 
+DIFFERENCES = ("auc_change", "highpt_auc_change")
 COLUMNS = {
     "accuracy": ("accuracy", 3),
     "auc": ("AUC", 4),
@@ -194,12 +195,13 @@ COLUMNS = {
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Markdown."""
+    """Markdown; of a plain training no difference from itself."""
     lines = ["| setting | seeds | " + " | ".join(title for title, _ in COLUMNS.values()) + " |"]
     lines.append("| --- " * (len(COLUMNS) + 2) + "|")
     for row in rows:
+        shown = {key: value for key, value in row.items() if row["seal"] is not False or key not in DIFFERENCES}
         cells = [
-            cell(row.get(name), digits, 100 if name == "gap_closed" else 1) for name, (_, digits) in COLUMNS.items()
+            cell(shown.get(name), digits, 100 if name == "gap_closed" else 1) for name, (_, digits) in COLUMNS.items()
         ]
         lines.append("| " + " | ".join([row["setting"], str(len(row["seeds"])), *cells]) + " |")
     return "\n".join(lines) + "\n"

@@ -114,9 +114,13 @@ def test_the_share_of_the_gap_is_relative_to_the_plain_training_of_the_same_seed
         training("gseal", seed=2, seal={}, auc=0.93, auc_boosted=0.89),
         training("gseal", seed=3, seal={}, auc=0.93, auc_boosted=0.89, jets=25, part="sizes"),
     ]
-    plain, gseal, alone = scripts["study_results"].summarise(trainings)
+    results = scripts["study_results"]
+    plain, gseal, alone = results.summarise(trainings)
     assert plain["auc"] == pytest.approx([0.935, np.std([0.94, 0.93], ddof=1)], rel=1e-4)
     assert plain["gap_closed"] == [None, None] and plain["auc_change"] == [0.0, 0.0]
+    header, _, first, second, _ = (line.split(" | ") for line in results.table([plain, gseal, alone]).splitlines())
+    column = header.index("AUC - plain")
+    assert (first[column], second[column]) == ("", "-0.0050 ± 0.0071")
     assert gseal["gap_closed"] == pytest.approx([0.85, np.std([0.9, 0.8], ddof=1)], rel=1e-4)
     assert gseal["auc_change"][0] == pytest.approx(-0.005)
     assert alone["seeds"] == [3] and "gap_closed" not in alone, "no plain training with as many jets"
