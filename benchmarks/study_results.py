@@ -19,7 +19,7 @@ from seal_weaver.evaluation.lookup import at_velocities, find_pairs
 from seal_weaver.evaluation.seeds import average
 
 AUDIT, EXTRAPOLATION, METRICS = "audit", "highpt", "metrics.json"
-NETWORKS = {"seal_pnet": "ParticleNet", "seal_part": "ParticleTransformer"}
+NETWORKS = {"seal_pnet": "ParticleNet", "seal_part": "ParticleTransformer", "lgatr_slim": "L-GATr-slim"}
 PLAIN = "plain"
 
 _VALIDATION = ("data-val", "data-fraction-val")
@@ -104,7 +104,7 @@ def read_training(folder: Path, part: str, total_jets: int) -> Training:
         part,
         point["setting"],
         point["options"]["seed"],
-        NETWORKS[Path(point["weaver"]["network-config"]).stem],
+        NETWORKS[Path(point["options"].get("base", point["weaver"]["network-config"])).stem],
         round(total_jets * point["weaver"].get("data-fraction", 1)),
         point["weaver"]["num-epochs"] * point["weaver"]["steps-per-epoch"],
         seal,
