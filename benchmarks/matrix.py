@@ -87,6 +87,10 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _key(cell: dict[str, Any]) -> tuple[str, str, str]:
+    return cell["network"], cell["data"], cell["penalty"]
+
+
 def _entry(cell: dict[str, Any] | None) -> str:
     if cell is None:
         return ""
@@ -114,15 +118,16 @@ def main() -> None:
     result: dict[str, Any] = {"machine": platform.machine(), "torch": torch.__version__, "cells": [], "agreement": {}}
     if options.resume and options.output.exists():
         result = json.loads(options.output.read_text())
-    done = {(cell["network"], cell["data"], cell["penalty"]) for cell in result["cells"]}
+    done = {_key(cell) for cell in result["cells"]}
     with tempfile.TemporaryDirectory() as place:
         jets = make_jets(Path(place))
         for name, data, penalty in cells():
             if name not in options.only or (name, data, penalty) in done:
                 continue
             folder = Path(place) / str(len(result["cells"]))
-            result["cells"].append(measure(name, data, penalty, jets[data], folder))
-            print(json.dumps(result["cells"][-1]), file=sys.stderr, flush=True)
+            cell = measure(name, data, penalty, jets[data], folder)
+            print(json.dumps(cell), file=sys.stderr, flush=True)
+            result["cells"] = sorted([*result["cells"], cell], key=lambda cell: cells().index(_key(cell)))
             if penalty == "autograd" and NETS[name].autograd and not NETS[name].invariant:
                 result["agreement"][name] = agreement(name, jets[data], folder)
                 print(f"agreement: {result['agreement'][name]}", file=sys.stderr, flush=True)
