@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -152,8 +153,13 @@ def run_weaver(
         arguments += [word for name, value in defaults.items() if name not in options for word in (name, value)]
         monkeypatch.setattr(sys, "argv", [*arguments, *options])
         monkeypatch.chdir(tmp_path)
-        with caplog.at_level("INFO", logger="weaver"):
-            weaver.train.main()
+        logger = logging.getLogger("weaver")
+        handlers = list(logger.handlers)
+        try:
+            with caplog.at_level("INFO", logger="weaver"):
+                weaver.train.main()
+        finally:
+            logger.handlers[:] = handlers  # weaver adds its own in every call
         return model
 
     return run

@@ -48,7 +48,7 @@ def training(scripts):
 
 
 def options(*settings: str) -> Namespace:
-    return Namespace(train=JETS, val=JETS, test=JETS, test_jets=100, settings=settings)
+    return Namespace(train=JETS, val=JETS, test=JETS, test_jets=100, settings=settings, pretrained=JETS)
 
 
 @pytest.mark.parametrize("part", sorted(p.stem for p in (ROOT / "benchmarks" / "study").glob("[!c]*.yaml")))

@@ -304,7 +304,7 @@ get_model, get_loss, get_train_fn, get_evaluate_fn = with_seal(**arguments)
 
 def test_a_network_config_without_seals_loss_stops_at_the_second_step(run_weaver, top: Path, tmp_path: Path) -> None:
     body = "get_model = with_seal(plain.get_model, plain.get_loss)[0]"
-    with pytest.raises(AttachmentError, match="expected the loss function that `with_seal` returns"):
+    with pytest.raises(AttachmentError, match="expected one call of the loss function that `with_seal` returns"):
         run_weaver(wrapped(tmp_path, body), top, *SMALL_PNET)
 
 

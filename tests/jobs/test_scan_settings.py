@@ -159,7 +159,7 @@ def test_points_are_added_for_all_seeds() -> None:
 
 
 def test_the_example_of_the_readme_is_one() -> None:
-    lines = (ROOT / "README.md").read_text().splitlines()
+    lines = (ROOT / "docs" / "scans.md").read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.strip().startswith("# scan.yaml"))
     block = itertools.takewhile(lambda line: line.startswith("    "), lines[start:])
     example = parse_scan(yaml.safe_load(textwrap.dedent("\n".join(block))))

@@ -89,7 +89,19 @@ def test_the_selections_of_the_config_select_what_they_say(tmp_path: Path, run_w
         zip(asked["train"][1:], asked["val"][1:], asked["test"], strict=True), 1
     ):
         run_weaver(
-            *(NETWORKS / "seal_pnet.py", config, *SMALL_PNET, "-o", "seal", "False", "--batch-size", "8"),
+            *(
+                NETWORKS / "seal_pnet.py",
+                config,
+                *SMALL_PNET,
+                "-o",
+                "seal",
+                "False",
+                "-o",
+                "seed",
+                "1",
+                "--batch-size",
+                "8",
+            ),
             *("--data-val", str(tmp_path / "jets.root"), "--data-test", str(tmp_path / "jets.root")),
             *("--extra-selection-train", train, "--extra-selection-val", val, "--extra-selection-test", test),
             *("--predict-output", str(tmp_path / f"{number}.root")),
