@@ -25,6 +25,8 @@ PLAIN = "plain"
 _VALIDATION = ("data-val", "data-fraction-val")
 """Options of weaver that change nothing of a training whose last epoch counts."""
 
+_CONFIGS = ("data-config", "network-config", "base")
+
 _SPEED = re.compile(r"Epoch #(\d+) training|Processed \d+ entries in total \(avg\. speed ([\d.]+) entries/s\)")
 
 
@@ -108,9 +110,14 @@ def read_training(folder: Path, part: str, total_jets: int) -> Training:
         round(total_jets * point["weaver"].get("data-fraction", 1)),
         point["weaver"]["num-epochs"] * point["weaver"]["steps-per-epoch"],
         seal,
-        json.dumps([weaver, options], sort_keys=True),
+        json.dumps([_named(weaver), _named(options)], sort_keys=True),
         values,
     )
+
+
+def _named(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Configs by their names: the same one may have been shipped with another checkout."""
+    return {key: Path(value).name if key in _CONFIGS else value for key, value in options.items()}
 
 
 def references(trainings: Iterable[Training]) -> dict[tuple[str, int], Training]:
