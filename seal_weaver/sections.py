@@ -16,7 +16,7 @@ __all__ = ["ESTIMATORS", "AugmentConfig", "DeltaSealConfig", "GSealConfig", "Tar
 
 ESTIMATORS = ("auto", "autograd", "finite_difference")
 
-_GSEAL_WEIGHT, _DELTA_WEIGHT = 1.0, 0.03
+_GSEAL_WEIGHT, _DELTA_WEIGHT = 1.0, 0.01
 _DEFAULT_BETA2 = 0.95
 _DEFAULT_RAPIDITY = 2.0  # beta^2 = 0.93, as far as the published protocol goes
 

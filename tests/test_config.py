@@ -303,7 +303,7 @@ def test_delta_seal_alone_switches_gseal_off() -> None:
 def test_delta_seal_has_all_of_the_lorentz_group_and_chooses_its_estimator() -> None:
     section = DeltaSealConfig()
     assert section.weights() == dict.fromkeys(MATRICES, 1.0)
-    assert (section.weight, section.estimator, section.step, section.projections) == (0.03, "auto", 0.05, 1)
+    assert (section.weight, section.estimator, section.step, section.projections) == (0.01, "auto", 0.05, 1)
 
 
 def test_both_penalties_are_on_where_both_are_named() -> None:

@@ -81,7 +81,7 @@ def test_the_present_violation_counts_at_once() -> None:
 def test_a_target_starts_from_the_default_of_its_penalty() -> None:
     target = TargetConfig(target=0.1)
     starts = [weight_of(section(weight=target), "probability") for section in (GSealConfig, DeltaSealConfig)]
-    assert [float(weight.at(1.0, 1.0)) for weight in starts] == pytest.approx([1.0, 0.03])
+    assert [float(weight.at(1.0, 1.0)) for weight in starts] == pytest.approx([1.0, 0.01])
     own = weight_of(GSealConfig(weight=TargetConfig(target=0.1, initial=3.0)), "probability")
     assert float(own.at(1.0, 1.0)) == pytest.approx(3.0)
 
