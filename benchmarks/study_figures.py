@@ -118,7 +118,7 @@ def _logarithmic(axes: Axes, ticks: Sequence[float]) -> None:
 
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
@@ -156,7 +156,7 @@ def by_size(rows: Iterable[Row]) -> dict[str, list[Row]]:
     wanted = {_training_of(row) for row in small}
     full = [row for row in rows if row["part"] in WEIGHT_PARTS and _training_of(row) in wanted]
     found: dict[str, list[Row]] = {}
-    for row in sorted([*small, *full], key=lambda row: row["training_jets"]):
+    for row in sorted([*small, *full], key=lambda row: (KINDS.index(kind(row)), row["training_jets"])):
         found.setdefault(kind(row), []).append(row)
     return found
 
@@ -166,20 +166,22 @@ def _training_of(row: Row) -> tuple[str, int, str]:
 
 
 def draw_sizes(rows: Sequence[Row]) -> Figure:
-    """AUC as simulated (solid) and under boosts (dashed) against the number of training jets."""
-    with canvas(0.95 * WIDTH) as (figure, (axes,)):
-        for name, found in by_size(rows).items():
-            jets = [row["training_jets"] for row in found]
-            for key, line in (("auc", "-"), ("auc_boosted", "--")):
-                values, errors = estimates(found, key)
-                label = NAMES.get(name, name) if line == "-" else None
-                look = {"color": COLOUR[name], "marker": MARKER[name], "ls": line, **BARS}
-                axes.errorbar(jets, values, errors, label=label, **look)
-        _logarithmic(axes, sorted({row["training_jets"] for row in rows}))
-        axes.set(xlabel="Training jets", ylabel="AUC")
-        axes.plot([], [], "k-", lw=0.8, label="as simulated")
-        axes.plot([], [], "k--", lw=0.8, label=r"boosted, $\beta^2 < 0.95$")
-        figure.legend(loc="outside upper center", ncols=3)
+    """AUC as simulated (above) and under boosts (below) against the number of training jets."""
+    labels = {"auc": "AUC as simulated", "auc_boosted": r"AUC, $\beta^2 < 0.95$"}
+    with canvas(1.3 * WIDTH, rows=2) as (figure, panels):
+        for axes, (key, label) in zip(panels, labels.items(), strict=True):
+            for name, found in by_size(rows).items():
+                jets = [row["training_jets"] for row in found]
+                look = {"color": COLOUR[name], "marker": MARKER[name], **BARS}
+                axes.errorbar(jets, *estimates(found, key), label=NAMES.get(name, name), **look)
+            _logarithmic(axes, sorted({row["training_jets"] for row in rows}))
+            axes.set_ylabel(label)
+            axes.margins(0.08, 0.12)
+        panels[-1].set_xlabel("Number of training jets")
+        title = next(title for title, found in panels_of(rows).items() if found[0]["part"] == WEIGHT_PARTS[0])
+        panels[0].set_title(title, loc="left", fontsize=7, pad=3)
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper center", ncols=3)
     return figure
 
 
@@ -188,6 +190,6 @@ def draw_all(rows: Sequence[Row]) -> dict[str, Figure]:
     figures = {}
     if any(row["part"] in WEIGHT_PARTS for row in rows):
         figures |= {"trade_off": draw_trade_off(rows), "velocity": draw_velocity(rows)}
-    if any(row["part"] == SIZES for row in rows):
+    if {SIZES, WEIGHT_PARTS[0]} <= {row["part"] for row in rows}:
         figures["sizes"] = draw_sizes(rows)
     return figures
