@@ -102,14 +102,16 @@ def draw_trade_off(rows: Sequence[Row]) -> Figure:
 
 
 def _label_weights(axes: Axes, rows: Sequence[Row], x: np.ndarray, y: np.ndarray, name: str) -> None:
-    """GSEAL's above to the left, deltaSEAL's to the right, since GSEAL's points lie to the left of deltaSEAL's."""
+    """GSEAL's above to the left, deltaSEAL's to the right: the smaller weights' above, the larger ones' below."""
     from matplotlib.patheffects import withStroke
 
-    shift, side = ((-3, 4), "right") if name == "GSEAL" else ((5, -2), "left")
-    look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 6, "color": COLOUR[name], "ha": side}
+    look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 6, "color": COLOUR[name]}
     look["path_effects"] = [withStroke(linewidth=1.5, foreground="white")]  # where a line passes behind it
-    for row, *point in zip(rows, x, y, strict=True):
-        axes.annotate(f"{weight(row):g}", point, shift, **look)
+    for index, (row, *point) in enumerate(zip(rows, x, y, strict=True)):
+        left = (-1, -9) if index == 0 and len(rows) > 3 else (-3, 4)  # a curve this long turns down at its end
+        right = (3, 4) if index < len(rows) / 2 else (4, -6)
+        shift, side = (left, "right") if name == "GSEAL" else (right, "left")
+        axes.annotate(f"{weight(row):g}", point, shift, ha=side, **look)
 
 
 def _logarithmic(axes: Axes, ticks: Sequence[float]) -> None:
