@@ -164,7 +164,8 @@ def collect(stages: demo.Stages, options: argparse.Namespace) -> list[dict[str, 
     (options.output / "study.json").write_text(json.dumps(content, indent=1) + "\n")
     tables = [f"## {part}\n\n" + study_results.table([row for row in rows if row["part"] == part]) for part in settings]
     (options.output / "study.md").write_text("\n".join(tables))
-    for name, figure in study_figures.draw_all(rows).items():
+    comparable = study_results.summarise(study_results.of_common_seeds(trainings, study_figures.SIZES))
+    for name, figure in study_figures.draw_all(rows, comparable).items():
         save_figure(figure, options.output / f"study_{name}")
     return rows
 

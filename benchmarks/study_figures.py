@@ -187,11 +187,11 @@ def draw_sizes(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def draw_all(rows: Sequence[Row]) -> dict[str, Figure]:
-    """Name -> figure, of those for which there are numbers."""
+def draw_all(rows: Sequence[Row], comparable: Sequence[Row]) -> dict[str, Figure]:
+    """Name -> figure, of those for which there are numbers; ``comparable`` rows are of the same seeds."""
     figures = {}
     if any(row["part"] in WEIGHT_PARTS for row in rows):
         figures |= {"trade_off": draw_trade_off(rows), "velocity": draw_velocity(rows)}
-    if {SIZES, WEIGHT_PARTS[0]} <= {row["part"] for row in rows}:
-        figures["sizes"] = draw_sizes(rows)
+    if {SIZES, WEIGHT_PARTS[0]} <= {row["part"] for row in comparable}:
+        figures["sizes"] = draw_sizes(comparable)
     return figures

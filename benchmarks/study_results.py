@@ -168,6 +168,16 @@ def summarise(trainings: Sequence[Training]) -> list[dict[str, Any]]:
     return rows
 
 
+def of_common_seeds(trainings: Sequence[Training], part: str) -> list[Training]:
+    """Trainings, of all parts, with the seeds that every setting of ``part`` has: comparable without a reference."""
+    seeds: dict[str, set[int]] = {}
+    for training in trainings:
+        if training.part == part:
+            seeds.setdefault(training.setting, set()).add(training.seed)
+    common = set.intersection(*seeds.values()) if seeds else set()
+    return [training for training in trainings if training.seed in common]
+
+
 def _rounded(estimate: Estimate) -> list[float | None]:
     return [None if number is None else float(f"{number:.5g}") for number in (estimate.value, estimate.error)]
 

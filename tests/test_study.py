@@ -194,7 +194,10 @@ def test_figures_show_every_setting(scripts, training) -> None:
         for name in ("plain", "GSEAL")
         for jets in (6, 25)
     ]
-    drawn = scripts["study_figures"].draw_all(scripts["study_results"].summarise(trainings))
+    results = scripts["study_results"]
+    comparable = results.of_common_seeds(trainings, "sizes")
+    assert {t.seed for t in trainings} == {1, 2} and {t.seed for t in comparable} == {1}
+    drawn = scripts["study_figures"].draw_all(results.summarise(trainings), results.summarise(comparable))
     assert set(drawn) == {"trade_off", "velocity", "sizes"}
     trade_off, velocity = drawn["trade_off"].axes, drawn["velocity"].axes
     assert [len(axes.containers) for axes in (*trade_off, *velocity)] == [5, 5, 5, 5]
