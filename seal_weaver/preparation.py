@@ -229,6 +229,6 @@ def _reads_float64(module: nn.Module, feature_map: FeatureMap, loaded: Sequence[
 def _reads_momenta(module: nn.Module, feature_map: FeatureMap, loaded: Sequence[Tensor], vectors: torch.dtype) -> bool:
     """Whether momenta that are no Lorentz transforms of the loaded ones change the output."""
     p = feature_map.momenta(loaded)
-    outputs = [module.forward(*feature_map(scale * p, loaded, vectors)[0]) for scale in (1.0, 3.0)]
+    first, second = (module.forward(*feature_map(scale * p, loaded, vectors)[0]) for scale in (1.0, 3.0))
     # two evaluations of the same inputs may differ in the last bit
-    return not torch.allclose(*outputs, rtol=1e-5, atol=1e-6)
+    return not torch.allclose(first, second, rtol=1e-5, atol=1e-6)
