@@ -44,8 +44,8 @@ class Kinematics:
         self._definitions = definitions
         self._owners = owners
         self._first = layout.constituents.name
-        self._views = {name: _View(self, mask, inputs) for name, mask in masks.items()}
         self._masks = masks
+        self._inputs = inputs
         placeholder = momenta.new_zeros(4)
         placeholder[0], placeholder[3] = _PLACEHOLDER[0], _PLACEHOLDER[3]
         self._cache: dict[str, Tensor] = {}
@@ -68,7 +68,8 @@ class Kinematics:
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._cache:
-            view = self._views[self._owners.get(name, self._first)]
+            # a view that stayed would be a cycle, which keeps all tensors until Python looks for cycles
+            view = _View(self, self._masks[self._owners.get(name, self._first)], self._inputs)
             self._cache[name] = self._definitions[name](view)
         return self._cache[name]
 

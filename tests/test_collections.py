@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from seal_weaver.cli import main
 from seal_weaver.config import SealConfig
 from seal_weaver.errors import FeatureMapError, SealError
 from seal_weaver.features import FeatureMap
+from seal_weaver.kinematics import Kinematics
 from seal_weaver.lorentz import random_lorentz, transform
 
 AK4 = "AK4_pf_sv.yaml"
@@ -150,6 +153,23 @@ def test_sums_over_a_collection_are_over_its_own_constituents(jets: Path, tmp_pa
         for span, mask in zip((slice(0, 5), slice(5, 10)), masks, strict=True)
     )
     torch.testing.assert_close(outputs[-1][:, :, 0].double(), torch.stack([sv, sv / pf], dim=1), rtol=1e-5, atol=1e-6)
+
+
+def test_the_tensors_of_an_evaluation_go_with_it(jets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    feature_map, inputs, _ = compiled(CONFIGS / AK4, jets, 8)
+    left = []
+
+    class Watched(Kinematics):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args)
+            left.append(weakref.ref(self))
+
+    monkeypatch.setattr("seal_weaver.features.Kinematics", Watched)
+    gc.disable()
+    feature_map(feature_map.momenta(inputs), inputs)
+    alive = [reference() for reference in left]
+    gc.enable()
+    assert alive == [None]
 
 
 def test_a_network_that_takes_no_momenta_at_all(run_weaver, tmp_path: Path) -> None:
