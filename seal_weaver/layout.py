@@ -173,7 +173,9 @@ def _wanted(groups: list[str], settings: SealConfig) -> Mapping[str, str | None]
         return settings.momenta
     if settings.momenta is not None:
         return {settings.momenta: settings.mask}
-    found = [name for name in groups if name.endswith("_vectors") and not name.startswith("jet")]
+    found = [
+        name for name in groups if name.endswith("_vectors") and not name.startswith("jet") and name != settings.jet
+    ]
     if not found:
         raise FeatureMapError(
             "seal.momenta",

@@ -155,6 +155,16 @@ def test_sums_over_a_collection_are_over_its_own_constituents(jets: Path, tmp_pa
     torch.testing.assert_close(outputs[-1][:, :, 0].double(), torch.stack([sv, sv / pf], dim=1), rtol=1e-5, atol=1e-6)
 
 
+def with_a_jet_called_vectors(content: dict) -> None:
+    content["inputs"]["fat_vectors"] = content["inputs"].pop("seal_jet")
+    content["preprocess"]["seal"]["jet"] = "fat_vectors"
+
+
+def test_the_jet_is_no_collection_whatever_its_name(jets: Path, tmp_path: Path) -> None:
+    layout = compiled(edited_config(tmp_path, AK4, with_a_jet_called_vectors), jets)[0].layout
+    assert [collection.name for collection in layout.collections] == ["pf_vectors", "sv_vectors"]
+
+
 def test_the_tensors_of_an_evaluation_go_with_it(jets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     feature_map, inputs, _ = compiled(CONFIGS / AK4, jets, 8)
     left = []
