@@ -28,6 +28,7 @@ class Column:
 
     name: str
     computed: bool
+    per_particle: bool
     center: float | None
     scale: float
     low: float
@@ -53,6 +54,11 @@ class Group:
     def computed(self) -> list[int]:
         """Positions of the variables that are recomputed from the four-momenta."""
         return [i for i, column in enumerate(self.columns) if column.computed]
+
+    @property
+    def per_particle(self) -> bool:
+        """Whether it has places that are padded in jets with fewer constituents."""
+        return self.length != 1 or any(self.columns[i].per_particle for i in self.computed)
 
     @property
     def holds_momenta(self) -> bool:
@@ -93,6 +99,7 @@ class FeatureMap:
             if name in layout.groups or index in layout.hidden:
                 continue
             computed = [resolver.resolve(variable, name) for variable in variables]
+            per_particle = map(resolver.is_per_particle, variables)
             params = [data_config.preprocess_params[variable] for variable in variables]
             groups.append(
                 Group(
@@ -101,7 +108,7 @@ class FeatureMap:
                     length=data_config.input_shapes[name][2],
                     wrap=params[0]["pad_mode"] == "wrap",
                     collection=resolver.collection_of(name, variables),
-                    columns=tuple(map(_column, variables, computed, params)),
+                    columns=tuple(map(_column, variables, computed, per_particle, params)),
                 )
             )
         resolver.check_all_used()
@@ -229,13 +236,16 @@ class FeatureMap:
     def _compute(self, group: Group, values: Kinematics) -> Tensor:
         """Standardised, clipped and padded values (M, V computed, length or 1) of one group, float64."""
         stacked = torch.stack([self._fit(group, group.columns[i], values) for i in group.computed], dim=1)
-        center, scale, low, high, pads, _ = self._constants_of(group, stacked.device)
+        center, scale, low, high, pads, per_particle, _ = self._constants_of(group, stacked.device)
         stacked = torch.clamp((stacked - center) * scale, min=low, max=high)
-        if group.length is None or group.length == 1:
+        if group.length is None or not group.per_particle:
             return stacked
         if group.wrap:
-            return values.wrap(stacked, group.collection)
-        return torch.where(values.mask(group.collection)[:, None, : group.length], stacked, pads)
+            padded = values.wrap(stacked, group.collection)
+        else:
+            padded = torch.where(values.mask(group.collection)[:, None, : group.length], stacked, pads)
+        # a single place may hold the jet's own variables beside those of its first constituent
+        return padded if group.length > 1 else torch.where(per_particle, padded, stacked)
 
     def _fit(self, group: Group, column: Column, values: Kinematics) -> Tensor:
         try:
@@ -264,7 +274,8 @@ class FeatureMap:
         return loaded.index_copy(1, self._constants_of(group, loaded.device)[-1], computed)
 
     def _constants_of(self, group: Group, device: torch.device) -> tuple[Tensor, ...]:
-        """Center, scale, low, high and pad value as (1, V, 1) tensors, and the V positions of the recomputed variables.
+        """Of the V recomputed variables, as (1, V, 1): center, scale, low, high, pad value, whether there is one value
+        for each constituent; and their positions (V,).
 
         They stay on the device between steps: a copy in every step would wait for the device.
         """
@@ -278,14 +289,17 @@ class FeatureMap:
             ]
             table = torch.tensor(rows, dtype=torch.float64, device=device)
             positions = torch.tensor(group.computed, device=device)
-            self._constants[key] = (*(table[:, i].reshape(1, -1, 1) for i in range(5)), positions)
+            per_particle = torch.tensor([group.columns[i].per_particle for i in group.computed], device=device)
+            constants = (*(table[:, i].reshape(1, -1, 1) for i in range(5)), per_particle.reshape(1, -1, 1))
+            self._constants[key] = (*constants, positions)
         return self._constants[key]
 
 
-def _column(name: str, computed: bool, params: Mapping[str, Any]) -> Column:
+def _column(name: str, computed: bool, per_particle: bool, params: Mapping[str, Any]) -> Column:
     center = params["center"]
     if center == "auto":
         raise FeatureMapError(
             f"inputs.*.{name}", "its standardisation is still `auto`; give the `.auto.yaml` that weaver wrote"
         )
-    return Column(name, computed, center, params["scale"], params["min"], params["max"], params["pad_value"])
+    limits = params["min"], params["max"]
+    return Column(name, computed, per_particle, center, params["scale"], *limits, params["pad_value"])

@@ -86,6 +86,10 @@ class Resolver:
         by_name = {collection.name: collection for collection in self._layout.collections}
         return by_name.get(owner or "", self._layout.constituents)
 
+    def is_per_particle(self, name: str) -> bool:
+        """Whether a variable that was resolved has a value for each constituent."""
+        return name in self._per_particle
+
     def check_all_used(self) -> None:
         """A declaration that matches nothing is a spelling mistake.
 

@@ -155,6 +155,30 @@ def test_sums_over_a_collection_are_over_its_own_constituents(jets: Path, tmp_pa
     torch.testing.assert_close(outputs[-1][:, :, 0].double(), torch.stack([sv, sv / pf], dim=1), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("pad_mode", ["constant", "wrap"])
+def test_a_single_place_is_padded_where_a_jet_has_no_vertex(pad_mode: str, jets: Path, tmp_path: Path) -> None:
+    """The hardest vertex, beside a variable of the jet, which every jet has."""
+
+    def edit(content: dict) -> None:
+        content["new_variables"] |= {"sv_lead_pt": "np.log(sv_pt)", "jet_log": "np.log(jet_pt)"}
+        for name in ("sv_features", "sv_vectors", "sv_mask"):
+            content["inputs"][name]["length"] = 1
+        lead = {"length": 1, "pad_mode": pad_mode, "vars": [["sv_lead_pt", 2.0, 0.5, -5, 5, -9], ["jet_log", None]]}
+        content["inputs"]["sv_lead"] = lead
+
+    feature_map, inputs, config = compiled(edited_config(tmp_path, AK4, edit), jets)
+    without = inputs[config.input_names.index("sv_mask")][:, 0, 0] == 0
+    p = feature_map.momenta(inputs)
+    outputs, finite = feature_map(p, inputs)
+    assert finite.all()
+    assert feature_map.deviations(outputs, inputs).max() < 1e-3
+    moved, _ = feature_map(transform(random_lorentz(len(p), 0.8, True, torch.Generator().manual_seed(3)), p), inputs)
+    lead = moved[-1][:, :, 0]
+    assert without.any()
+    assert (lead[without, 0] == (0.0 if pad_mode == "wrap" else -9.0)).all()
+    assert (lead[:, 1] > 0).all()
+
+
 def with_a_jet_called_vectors(content: dict) -> None:
     content["inputs"]["fat_vectors"] = content["inputs"].pop("seal_jet")
     content["preprocess"]["seal"]["jet"] = "fat_vectors"
