@@ -147,10 +147,6 @@ def find_layout(data_config: Any, settings: SealConfig) -> Layout:
         has the wrong length
     """
     groups = list(data_config.input_names)
-    collections: list[Collection] = []
-    for name, mask in _wanted(groups, settings).items():
-        start = sum(collection.length for collection in collections)
-        collections.append(_find_collection(data_config, name, mask, start))
     if settings.jet is not None:
         _require(settings.jet, groups, "seal.jet")
         _check_components(data_config, settings.jet, "jet_")
@@ -158,6 +154,10 @@ def find_layout(data_config: Any, settings: SealConfig) -> Layout:
             raise FeatureMapError(
                 f"inputs.{settings.jet}", f"expected `length: 1`, found {data_config.input_shapes[settings.jet][2]}"
             )
+    collections: list[Collection] = []
+    for name, mask in _wanted(groups, settings).items():
+        start = sum(collection.length for collection in collections)
+        collections.append(_find_collection(data_config, name, mask, start))
     return Layout(
         collections=tuple(collections),
         jet=settings.jet,
