@@ -225,6 +225,7 @@ class _Pass:
         section, prepared = self._settings.delta_seal, self._prepared
         assert section is not None
         assert prepared.basis is not None
+        assert prepared.frame is not None
         with differentiable_attention():
             per_jet, self.y = delta_seal_autograd(
                 self._function.reference,

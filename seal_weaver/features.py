@@ -63,7 +63,8 @@ class Group:
     @property
     def holds_momenta(self) -> bool:
         """Four-momenta that are formulas of the transformed ones: their masses need as much precision."""
-        return len(self.computed) == 4 == len(self.columns) and all(column.center is None for column in self.columns)
+        computed = len(self.computed) == 4 == len(self.columns)
+        return self.name.endswith("_vectors") and computed and all(column.center is None for column in self.columns)
 
 
 class FeatureMap:

@@ -14,9 +14,6 @@ __all__ = ["Kinematics", "masked_sum"]
 
 _COMPONENTS = ("px", "py", "pz", "energy")
 
-_PLACEHOLDER = (1.0, 0.0, 0.0, 1.0)
-"""Stands in for padded momenta inside formulas, so that no logarithm or square root sees a zero."""
-
 
 class Kinematics:
     """Variables by name, each computed once.
@@ -46,8 +43,9 @@ class Kinematics:
         self._first = layout.constituents.name
         self._masks = masks
         self._inputs = inputs
+        # (1, 0, 0, 1) stands in for padded momenta, so that no logarithm or square root sees a zero
         placeholder = momenta.new_zeros(4)
-        placeholder[0], placeholder[3] = _PLACEHOLDER[0], _PLACEHOLDER[3]
+        placeholder[0::3].fill_(1.0)  # a kernel; assigning numbers may copy, and wait for the device
         self._cache: dict[str, Tensor] = {}
         self.valid_jets = masks[self._first].any(dim=1)
         for collection in layout.collections:

@@ -91,15 +91,8 @@ class Layout:
 
 
 def hidden_inputs(data_config: Any, settings: SealConfig) -> tuple[int, ...]:
-    """Positions of the input groups that are SEAL's alone, which the network must not see.
-
-    Raises
-    ------
-    FeatureMapError: the data config has no such group
-    """
+    """Positions of the input groups that are SEAL's alone, which the network must not see; prediction may lack them."""
     groups = list(data_config.input_names)
-    for name in settings.hidden:
-        _require(name, groups, "seal.hidden")
     ours = {settings.jet, settings.jet_weights, *settings.hidden}
     return tuple(i for i, name in enumerate(groups) if name in ours)
 
@@ -154,6 +147,8 @@ def find_layout(data_config: Any, settings: SealConfig) -> Layout:
             raise FeatureMapError(
                 f"inputs.{settings.jet}", f"expected `length: 1`, found {data_config.input_shapes[settings.jet][2]}"
             )
+    for name in settings.hidden:
+        _require(name, groups, "seal.hidden")
     collections: list[Collection] = []
     for name, mask in _wanted(groups, settings).items():
         start = sum(collection.length for collection in collections)

@@ -52,7 +52,7 @@ class Prepared:
 
     vectors: torch.dtype
     reuse: bool
-    frame: Tensor
+    frame: Tensor | None = None
     basis: Basis | None = None
     step: float = 0.0
     norm: float = 0.0
@@ -158,10 +158,10 @@ def prepare(
                 "the penalty would be zero: give its inputs formulas under `seal.observables`, or list fewer "
                 "of them under `seal.invariants`"
             )
-    particles = feature_map.layout.constituents.length if output.dim() == 3 else None
-    directions = frame(settings.compare, output.shape[1], particles)
-    prepared = Prepared(vectors, reuse, directions.to(loaded[0].device))
+    prepared = Prepared(vectors, reuse)
     if settings.delta_seal is not None:
+        particles = feature_map.layout.constituents.length if output.dim() == 3 else None
+        prepared.frame = frame(settings.compare, output.shape[1], particles).to(loaded[0].device)
         _prepare_delta(prepared, module, feature_map, loaded, settings)
     return prepared
 
