@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import awkward as ak
@@ -355,7 +356,9 @@ def test_an_interruption_of_the_command_leaves_nothing(tmp_path: Path) -> None:
         np.savez(tmp_path / f"in_{i}.npz", X=np.tile(momenta, (100, 1, 1)), y=np.zeros(40_000))
     words = [tmp_path / "in_0.npz", tmp_path / "in_1.npz", "-o", tmp_path / "out", "--jobs", 2]
     line = [sys.executable, "-m", "seal_weaver.cli", "convert", "quarkgluon", *map(str, words)]
-    process = subprocess.Popen(line, stderr=subprocess.DEVNULL, start_new_session=True)
+    # where the tests run in the background of a shell, Ctrl-C is ignored, and so it is by what they start
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(line, stderr=subprocess.DEVNULL, start_new_session=True, preexec_fn=listen)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out").glob(".*.partial")):
         assert process.poll() is None and time.monotonic() < deadline
