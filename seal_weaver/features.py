@@ -80,6 +80,7 @@ class FeatureMap:
         self.groups = tuple(groups)
         self.definitions = resolver.definitions
         self._owners = resolver.owners
+        self._replaced = {*layout.hidden, *(c.index for c in layout.collections), *(g.index for g in self.groups)}
         self.roles: Mapping[str, str] = resolver.roles
         self.undeclared: tuple[str, ...] = tuple(resolver.undeclared)
         self._constants: dict[tuple[int, torch.device], tuple[Tensor, ...]] = {}
@@ -198,11 +199,12 @@ class FeatureMap:
         FeatureMapError: a per-particle variable stands in a group longer than its group of four-momenta
         """
         repeats = len(momenta) // len(inputs[0])
-        # copies also for one repetition: a network may change its inputs in place
-        tiled = [x.detach().repeat(repeats, *(1,) * (x.dim() - 1)) for x in inputs]
+        tiled = [x.detach().repeat(repeats, *(1,) * (x.dim() - 1)) if repeats > 1 else x.detach() for x in inputs]
         values = Kinematics(self.definitions, self._owners, self.layout, momenta, self._masks(tiled), tiled)
         finite = values.valid_jets
-        outputs = self.network_inputs(tiled)
+        # copies of what stays: a network may change its inputs in place
+        kept = [x.clone() if repeats == 1 and i not in self._replaced else x for i, x in enumerate(tiled)]
+        outputs = self.network_inputs(kept)
         for collection in self.layout.collections:
             if collection.index not in self.layout.hidden:
                 outputs[self.layout.position(collection.index)] = momenta[:, :, collection.span].to(vectors)
@@ -251,7 +253,7 @@ class FeatureMap:
     def _fit(self, group: Group, column: Column, values: Kinematics) -> Tensor:
         try:
             value = values[column.name].double()
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise FeatureMapError(f"inputs.{group.name}.{column.name}", f"its formula fails: {error}") from error
         length = group.length or 1
         if value.shape[1] < length and value.shape[1] == 1:

@@ -47,6 +47,7 @@ class Kinematics:
         placeholder = momenta.new_zeros(4)
         placeholder[0::3].fill_(1.0)  # a kernel; assigning numbers may copy, and wait for the device
         self._cache: dict[str, Tensor] = {}
+        self._counts: dict[str, Tensor] = {}
         self.valid_jets = masks[self._first].any(dim=1)
         for collection in layout.collections:
             constituents = momenta[:, :, collection.span]
@@ -77,7 +78,9 @@ class Kinematics:
 
     def wrap(self, stacked: Tensor, collection: Collection) -> Tensor:
         """weaver's `wrap` padding: position j holds constituent ``j mod n``; 0 in jets without constituents."""
-        count = self.mask(collection).sum(dim=1)
+        if collection.name not in self._counts:
+            self._counts[collection.name] = self.mask(collection).sum(dim=1)
+        count = self._counts[collection.name]
         if not collection.wrap:
             positions = torch.arange(stacked.shape[2], device=stacked.device)
             index = positions[None] % count.clamp(min=1)[:, None]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import awkward as ak
@@ -121,6 +124,21 @@ def set_seal(**section: Any) -> Callable[[dict[str, Any]], None]:
         content["preprocess"]["seal"] = section
 
     return edit
+
+
+@contextmanager
+def benchmark_scripts(names: Sequence[str]) -> Iterator[dict[str, ModuleType]]:
+    """Scripts of ``benchmarks/`` by name; they import one another as they do when run from a shell."""
+    before = {name: sys.modules.pop(name, None) for name in names}
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        yield {name: import_module(name) for name in names}
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+        for name, module in before.items():
+            sys.modules.pop(name)
+            if module is not None:
+                sys.modules[name] = module
 
 
 def load_batch(config: Path, jets: Path = JETS, number: int = 64) -> tuple[DataConfig, list[Tensor], Tensor]:

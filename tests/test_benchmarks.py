@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from importlib import import_module
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from conftest import CONFIGS, JETS, ROOT
+from conftest import CONFIGS, JETS, benchmark_scripts
 
 TINY_PNET = {"conv_params": [(4, (8, 8)), (4, (16, 16))], "fc_params": [(16, 0.1)]}
 TINY_PART = {"embed_dims": [8, 8], "pair_embed_dims": [8], "num_heads": 2, "num_layers": 1, "num_cls_layers": 1}
@@ -22,17 +20,8 @@ SCRIPTS = ("demo", "estimators", "long_run", "published_recipe", "step_cost")
 
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[dict[str, ModuleType]]:
-    """The scripts by name; they import one another as they do when run from a shell."""
-    before = {name: sys.modules.pop(name, None) for name in SCRIPTS}
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        yield {name: import_module(name) for name in SCRIPTS}
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
-        for name, module in before.items():
-            sys.modules.pop(name)
-            if module is not None:
-                sys.modules[name] = module
+    with benchmark_scripts(SCRIPTS) as modules:
+        yield modules
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import yaml
-from conftest import JETS, ROOT
+from conftest import JETS, ROOT, benchmark_scripts
 
 from seal_weaver.evaluation import Probe, measure, write
 from seal_weaver.jobs.folder import prepare
@@ -23,17 +21,8 @@ SCRIPTS = ("demo", "study", "study_figures", "study_results")
 
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[dict[str, ModuleType]]:
-    """The scripts by name; they import one another as they do when run from a shell."""
-    before = {name: sys.modules.pop(name, None) for name in SCRIPTS}
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        yield {name: import_module(name) for name in SCRIPTS}
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
-        for name, module in before.items():
-            sys.modules.pop(name)
-            if module is not None:
-                sys.modules[name] = module
+    with benchmark_scripts(SCRIPTS) as modules:
+        yield modules
 
 
 @pytest.fixture
