@@ -25,7 +25,9 @@ from conftest import (
     with_vertices,
     write_jets,
 )
+from weaver.utils.import_tools import import_module
 
+from seal_weaver import with_seal
 from seal_weaver.cli import main
 from seal_weaver.config import SealConfig
 from seal_weaver.errors import FeatureMapError, SealError
@@ -125,6 +127,47 @@ def test_hidden_groups_do_not_reach_the_network(jets: Path, tmp_path: Path) -> N
     assert [tuple(x.shape[1:]) for x in outputs] == [(9, 50), (4, 50), (1, 50), (8, 5), (4, 5), (1, 5)]
     for found, loaded in zip(feature_map.network_inputs(inputs), inputs, strict=False):
         assert found is loaded
+
+
+def test_precise_momenta_are_the_groups_of_vectors_alone(jets: Path, tmp_path: Path) -> None:
+    """Also those made by formulas; four features without scale are no momenta."""
+
+    def edit(content: dict) -> None:
+        about_the_axis(content)
+        names = ("pfcand_pt_log", "pfcand_e_log", "pfcand_etarel", "pfcand_phirel")
+        content["inputs"]["pf_features"]["vars"] = [[name, None] for name in names]
+
+    feature_map, inputs, _ = compiled(edited_config(tmp_path, AK4, edit), jets)
+    outputs, _ = feature_map(feature_map.momenta(inputs), inputs, torch.float64)
+    assert feature_map.network_momenta == (1, 4)
+    assert [i for i, x in enumerate(outputs) if x.dtype == torch.float64] == [1, 4]
+
+
+def test_a_prediction_may_lack_hidden_groups(jets: Path, tmp_path: Path) -> None:
+    """With the training's settings and without its extra groups, as for an exported graph; a training may not."""
+
+    def edit(content: dict) -> None:
+        for name in ("seal_jet", "seal_puppi"):
+            del content["inputs"][name]
+
+    data_config, inputs, _ = load_batch(edited_config(tmp_path, AK4, edit), jets, 4)
+    plain = import_module(str(PLAIN / "pf_sv.py"), "_plain")
+    model, _ = with_seal(plain.get_model)[0](data_config, for_inference=True)
+    assert model.eval()(*inputs).shape == (4, 2)
+    with pytest.raises(FeatureMapError, match=r"seal\.jet: the data config has no input group 'seal_jet'"):
+        FeatureMap.compile(data_config, SealConfig.from_dict(data_config.preprocess["seal"]))
+
+
+def test_a_function_of_a_four_momentum_as_a_whole_is_an_error(jets: Path, tmp_path: Path) -> None:
+    config = edited_config(
+        tmp_path, AK4, new_variable("pf_features", "pfcand_odd", "np.abs(pfcand_p4.px) + pfcand_p4.px")
+    )
+    content = yaml.safe_load(config.read_text())
+    data_config, inputs, _ = load_batch(config, jets, 4)
+    data_config.var_funcs["pfcand_odd"] = "np.abs(pfcand_p4)"
+    feature_map = FeatureMap.compile(data_config, SealConfig.from_dict(content["preprocess"]["seal"]))
+    with pytest.raises(FeatureMapError, match=r"inputs\.pf_features\.pfcand_odd: its formula fails"):
+        feature_map(feature_map.momenta(inputs), inputs)
 
 
 def test_sums_over_a_collection_are_over_its_own_constituents(jets: Path, tmp_path: Path) -> None:
@@ -412,9 +455,12 @@ def test_a_config_with_everything_passes_check_and_trains(run_weaver, jets: Path
     assert roles["pfcand_hard"] == "convention"
     assert roles["sv_deltaR"] == "derived"
     assert report["excluded"] == 0
-    require_finite(
-        train(run_weaver, config, other_names, PENALTIES["both"], "--custom-functions", str(functions)), {"gseal"}
-    )
+    own = ("--custom-functions", str(functions))
+    require_finite(train(run_weaver, config, other_names, PENALTIES["both"], *own), {"gseal"})
+    network = ["-n", str(NETWORKS / "seal_any.py"), "-o", "base", repr(str(PLAIN / "pf_sv.py"))]
+    words = [*network, "-c", str(config), "-m", str(tmp_path / "run" / "net_epoch-0_state.pt"), "-t", str(other_names)]
+    words += ["--generators", "--beta", "--no-figures", "--scores", "none", "--gpus", "", "-o", str(tmp_path / "audit")]
+    assert main(["evaluate", *words, "--num-jets", "64", *own]) == 0
 
 
 def test_a_function_without_a_torch_twin_is_refused(run_weaver, jets: Path, tmp_path: Path) -> None:

@@ -226,6 +226,13 @@ def test_lists_of_lists_are_an_option_for_each(tmp_path) -> None:
     assert " ".join(found).count("--pair a b --pair a c --beta 0.5 0.9") == 1
 
 
+def test_functions_of_the_training_are_those_of_the_evaluation(tmp_path) -> None:
+    assert "--custom-functions" not in words({}, "f", {}, tmp_path, "net.pt", tmp_path)
+    (tmp_path / "functions.py").touch()
+    found = words({}, "f", {}, tmp_path, "net.pt", tmp_path)
+    assert found[found.index("--custom-functions") + 1] == str(tmp_path / "functions.py")
+
+
 def test_a_key_that_stands_twice_is_an_error(tmp_path) -> None:
     (tmp_path / "scan.yaml").write_text("points:\n  plain: {seal: false}\n  plain: {}\n")
     with pytest.raises(ScanError, match="(?s)cannot be read: 'plain' is given twice.*line 3"):
