@@ -156,6 +156,12 @@ def load_batch(config: Path, jets: Path = JETS, number: int = 64) -> tuple[DataC
 
 
 @pytest.fixture
+def batch() -> tuple[DataConfig, list[Tensor], Tensor]:
+    """48 jets of the sample as the loader gives them for Top Landscape."""
+    return load_batch(CONFIGS / "TopLandscape_kin.yaml", number=48)
+
+
+@pytest.fixture
 def run_weaver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Callable[..., Path]:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 import torch.utils.checkpoint
+from attaching import Attached, build, exact
 from conftest import CONFIGS, edited_config, load_batch
-from test_attach import build
 from torch import nn
-from weaver.nn.model.ParticleTransformer import ParticleTransformerTagger
 
-from seal_weaver.attach import Penaliser
 from seal_weaver.config import SealConfig
-from seal_weaver.deployed import DeployedFunction, in_double_precision, traceless
-from seal_weaver.errors import AttachmentError, ConfigError, DerivativeError
-from seal_weaver.estimators import check_derivatives, differentiable_attention
-from seal_weaver.features import FeatureMap
-from seal_weaver.ledger import Entry, Ledger
-from seal_weaver.lorentz import GENERATORS, exponential, transform
+from seal_weaver.deployed import DeployedFunction
+from seal_weaver.errors import ConfigError
+from seal_weaver.estimators import differentiable_attention
+from seal_weaver.lorentz import GENERATORS, exponential
 from seal_weaver.penalties import COMPARE
 from seal_weaver.subgroups import basis_of
 
@@ -32,61 +26,9 @@ NETWORKS = {
     "part ee": ("seal_part.py", {"pair_input_type": "ee", "pair_input_dim": 6}),
     "part pp5, dense": ("seal_part.py", {"pair_input_dim": 5, "pair_embed_sparse_eval": (False, False)}),
 }
+
+
 KIN = ["part_pt_log", "part_e_log", "part_logptrel", "part_logerel", "part_deltaR", "part_deta", "part_dphi"]
-
-
-@pytest.fixture
-def batch():
-    return load_batch(CONFIGS / "TopLandscape_kin.yaml", number=48)
-
-
-class Attached:
-    """A network with its penaliser, and what was reported about the estimator."""
-
-    def __init__(self, model: nn.Module, data_config, validating: bool = False, **section) -> None:
-        settings = SealConfig.from_dict({"fraction": 1.0, "delta_seal": {}, **section})
-        self.model, self.ledger, self.choices = model, Ledger(), []
-        self.settings, self.feature_map = settings, FeatureMap.compile(data_config, settings)
-        self.seeds = itertools.repeat(7)
-        self.penaliser = Penaliser(
-            self.feature_map, settings, self.ledger, lambda replica: next(self.seeds), lambda: validating, lambda *_: None,
-            lambda choice, check: self.choices.append((choice, check)),
-        )  # fmt: skip
-        self.penaliser.attach(model)
-
-    def step(self, inputs) -> Entry:
-        self.model(*inputs)
-        (entry,) = self.ledger.take()
-        return entry
-
-    def values(self, inputs, draws: int) -> torch.Tensor:
-        """The mean penalty for several seeds, of one and the same network: its running statistics stand still."""
-        self.seeds = itertools.count()
-        for layer in self.model.modules():
-            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                layer.eval()
-        terms = [self.step(inputs).terms["delta_seal"] for _ in range(draws)]
-        return torch.stack([term.total.detach() / term.jets for term in terms])
-
-
-def exact(model: nn.Module, attached: Attached, inputs) -> torch.Tensor:
-    """deltaSEAL per generator and jet by central differences in float64, (N, G)."""
-    settings = attached.settings
-    feature_map, basis = attached.feature_map, basis_of(settings, settings.delta_seal).momenta
-    inputs = [x.double() if x.is_floating_point() else x for x in inputs]
-    p, h = feature_map.momenta(inputs), 1e-7
-    columns = []
-    with torch.no_grad(), traceless(model, torch.device("cpu"), torch.float64) as statistics:
-        function = DeployedFunction(
-            model, feature_map, inputs, settings, torch.float64, statistics, in_double_precision(model)[0]
-        )
-        function.reference(p)
-        for generator in basis:
-            plus, minus = (
-                function(transform(torch.linalg.matrix_exp(s * h * generator).expand(len(p), 4, 4), p)) for s in (1, -1)
-            )
-            columns.append(0.5 * ((plus - minus) / (2 * h)).square().sum(dim=1))
-    return torch.stack(columns, dim=1)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -111,17 +53,6 @@ def test_autograd_agrees_with_finite_differences(name: str, batch) -> None:
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     assert all(torch.isfinite(g).all() for g in gradients)
     assert sum(float(g.abs().sum()) for g in gradients) > 0
-
-
-def test_the_check_does_not_touch_a_network_that_is_float64_already() -> None:
-    network = nn.Linear(3, 2).double()
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    forward, parameters = in_double_precision(network)
-    with torch.no_grad():
-        for parameter in parameters:
-            parameter.add_(1.0)
-    assert not torch.equal(forward(torch.ones(1, 3)), network(torch.ones(1, 3).double()))
-    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["pnet", "part v1"])
@@ -197,166 +128,6 @@ def test_exact_symmetries_have_no_penalty(generators: str, edit, name: str, esti
     assert broken.step(inputs).terms["delta_seal"].total.item() > 100 * found.total.item()
 
 
-def test_six_pp_features_are_refused_for_gradients(batch) -> None:
-    data_config, inputs, _ = batch
-    options = {"pair_input_dim": 6}
-    attached = Attached(build("seal_part.py", data_config, **options).train(), data_config)
-    attached.step(inputs)
-    ((choice, check),) = attached.choices
-    assert (choice.estimator, check) == ("finite_difference", None)
-    assert choice.reason.startswith("6 `pp` pair features, whose derivatives reach 1e8")
-    attached = Attached(
-        build("seal_part.py", data_config, **options).train(), data_config, delta_seal={"estimator": "autograd"}
-    )
-    with pytest.raises(DerivativeError, match="gradients of this network are of no use: 6 `pp` .*finite_difference"):
-        attached.step(inputs)
-
-
-class Tagger(nn.Module):
-    """weaver's tagger with secondary vertices cuts the gradients of four-momenta; the vertices are particles here."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        sizes = {"embed_dims": [16, 16], "pair_embed_dims": [8], "num_heads": 2, "num_layers": 1, "num_cls_layers": 1}
-        self.mod = ParticleTransformerTagger(7, 7, 2, **sizes)
-
-    def forward(self, points, features, vectors, mask):
-        return self.mod(features, vectors, mask, features[:, :, :4], vectors[:, :, :4], mask[:, :, :4])
-
-
-class Cut(nn.Module):
-    """Reads some of its inputs without gradients."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(7, 2)
-
-    def forward(self, points, features, vectors, mask):
-        half = torch.cat([features[:, :3], features[:, 3:].detach()], dim=1)
-        return self.linear((half * mask).mean(dim=2))
-
-
-@pytest.mark.parametrize("network", [Tagger, Cut])
-def test_networks_that_cut_gradients_are_found_out(network, batch) -> None:
-    data_config, inputs, _ = batch
-    torch.manual_seed(1)
-    attached = Attached(network().train(), data_config, delta_seal={"estimator": "autograd"})
-    with pytest.raises(DerivativeError, match=r"disagree along Kx, .*(?s:.)*write `estimator: finite_difference`"):
-        attached.step(inputs)
-    torch.manual_seed(1)
-    attached = Attached(network().train(), data_config)
-    assert attached.step(inputs).terms["delta_seal"].total > 0
-    assert attached.choices[0][0].estimator == "finite_difference"
-    assert "jets that agree" in attached.choices[0][0].reason
-
-
-class Once(torch.autograd.Function):
-    """A kernel without a second derivative, as fused ones are."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.tanh()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
-        return gradient * (1 - ctx.saved_tensors[0].tanh() ** 2)
-
-
-class Fused(Cut):
-    def forward(self, points, features, vectors, mask):
-        return self.linear(Once.apply(features * mask).mean(dim=2))
-
-
-def test_a_network_that_cannot_be_differentiated_twice_is_found_out(batch) -> None:
-    data_config, inputs, _ = batch
-    attached = Attached(Fused().train(), data_config)
-    assert attached.step(inputs).terms["delta_seal"].total.requires_grad
-    assert attached.choices[0][0].estimator == "finite_difference"
-
-
-class Detached(torch.autograd.Function):
-    """x^2, with a first derivative that is right and a second one that misses half."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.x = x.detach()
-        return x.square()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return 2 * gradient * ctx.x
-
-
-class WrongSecond(nn.Module):
-    """Its derivatives are right, but not how they depend on the parameters."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hidden, self.linear = nn.Linear(7, 4), nn.Linear(4, 2)
-
-    def forward(self, points, features, vectors, mask):
-        return self.linear(Detached.apply(self.hidden((features * mask).mean(dim=2))))
-
-
-def test_a_wrong_second_derivative_is_found_out(batch) -> None:
-    data_config, inputs, _ = batch
-    torch.manual_seed(1)
-    attached = Attached(WrongSecond().train(), data_config)
-    attached.step(inputs)
-    ((choice, _),) = attached.choices
-    assert choice.estimator == "finite_difference"
-    assert choice.reason.startswith("the gradient of the squared derivatives by the parameters is wrong")
-
-
-def test_a_head_of_zeros_does_not_hide_a_cut(batch) -> None:
-    """All derivatives are zero at first, and agree; later they would not."""
-    data_config, inputs, _ = batch
-    network = Cut().train()
-    nn.init.zeros_(network.linear.weight)
-    nn.init.zeros_(network.linear.bias)
-    attached = Attached(network, data_config)
-    attached.step(inputs)
-    assert attached.choices[0][0].estimator == "finite_difference"
-
-
-class Float32Only(Cut):
-    """As kernels that know a few types only."""
-
-    def forward(self, points, features, vectors, mask):
-        assert features.dtype == torch.float32, "float32 only"
-        return self.linear((features * mask).mean(dim=2))
-
-
-def test_a_network_that_refuses_float64_falls_back(batch) -> None:
-    data_config, inputs, _ = batch
-    attached = Attached(Float32Only().train(), data_config)
-    attached.step(inputs)
-    assert attached.choices[0][0].estimator == "finite_difference"
-    assert "in float64 the network fails with AssertionError: float32 only" in attached.choices[0][0].reason
-
-
-class Checkpointed(Cut):
-    def __init__(self, reentrant: bool) -> None:
-        super().__init__()
-        self.hidden, self.reentrant = nn.Linear(7, 7), reentrant
-
-    def forward(self, points, features, vectors, mask):
-        x = (features * mask).mean(dim=2).requires_grad_()
-        hidden = torch.utils.checkpoint.checkpoint(self.hidden, x, use_reentrant=self.reentrant)
-        return self.linear(hidden.relu())
-
-
-def test_reentrant_checkpoints_are_refused(batch) -> None:
-    """They would compute the penalty's gradient anew in training mode."""
-    data_config, inputs, _ = batch
-    section = {"delta_seal": False, "gseal": {}}
-    with pytest.raises(AttachmentError, match="reentrant activation checkpointing"):
-        Attached(Checkpointed(True).train(), data_config, **section).step(inputs)
-    assert Attached(Checkpointed(False).train(), data_config, **section).step(inputs).terms["gseal"].total > 0
-
-
 @pytest.mark.parametrize("estimator", ["autograd", "finite_difference"])
 @pytest.mark.parametrize("name", ["pnet", "part v1"])
 def test_a_step_asks_the_device_for_nothing(name: str, estimator: str, batch, monkeypatch) -> None:
@@ -392,21 +163,6 @@ def test_a_step_asks_the_device_for_nothing(name: str, estimator: str, batch, mo
     # derivatives of singular points are looked for on CPUs only
     allowed = {"__bool__"} if estimator == "autograd" else set()
     assert set(calls) <= allowed
-
-
-class Coarse(Cut):
-    """Enters an autocast of its own."""
-
-    def forward(self, points, features, vectors, mask):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            return self.linear((features * mask).mean(dim=2))
-
-
-def test_finite_differences_in_bfloat16_are_refused(batch) -> None:
-    data_config, inputs, _ = batch
-    attached = Attached(Coarse().train(), data_config, delta_seal={"estimator": "finite_difference"})
-    with pytest.raises(DerivativeError, match="finite differences need float32, but this network computes in bfloat16"):
-        attached.step(inputs)
 
 
 @pytest.mark.parametrize("estimator", ["autograd", "finite_difference"])
@@ -455,24 +211,6 @@ def test_validation_has_the_penalty_without_gradients(estimator: str, batch) -> 
         term = attached.step(inputs).terms["delta_seal"]
     assert term.total > 0
     assert not term.total.requires_grad
-
-
-def test_the_check_does_not_touch_the_network(batch) -> None:
-    data_config, inputs, _ = batch
-    model = build("seal_part.py", data_config).train()
-    settings = SealConfig.from_dict({"delta_seal": {}})
-    feature_map = FeatureMap.compile(data_config, settings)
-    before = {
-        name: (x.clone(), x.dtype, x.data_ptr()) for name, x in [*model.named_parameters(), *model.named_buffers()]
-    }
-    check = check_derivatives(model, feature_map, inputs, settings, basis_of(settings, settings.delta_seal))
-    assert check.wrong == []
-    for name, x in [*model.named_parameters(), *model.named_buffers()]:
-        value, dtype, place = before[name]
-        assert torch.equal(x, value)
-        assert (x.dtype, x.data_ptr()) == (dtype, place)
-        assert not isinstance(x, nn.Parameter) or x.grad is None
-    assert all(m.training for m in model.modules())
 
 
 def test_jets_with_one_constituent_or_none_have_finite_gradients(batch) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from attaching import attach, build, only
 from conftest import CONFIGS, edited_config, load_batch
-from test_attach import attach, build, only
 from torch import Tensor, nn
 from weaver.nn.loss.focal import FocalLoss
 

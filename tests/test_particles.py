@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from attaching import Attached, ModeIndependent, attach, build, exact, mean
 from conftest import CONFIGS, NETWORKS, SMALL_PART, SMALL_PNET, edited_config, load_batch
-from test_attach import ModeIndependent, attach, build, mean
-from test_estimators import Attached, exact
 from test_features import jet_group
 from test_weaver_runs import TWO_LINES, records, wrapped
 from torch import Tensor, nn

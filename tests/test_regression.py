@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from attaching import attach, only
 from conftest import CONFIGS, PLAIN, edited_config, load_batch, read_jets, write_jets
-from test_attach import attach, only
 from test_weaver_runs import records
 
 from seal_weaver.config import SealConfig
