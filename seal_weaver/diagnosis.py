@@ -14,6 +14,7 @@ from .config import SealConfig
 from .conventions import ALTERNATIVES
 from .features import FeatureMap
 from .hypotheses import Case, Hypothesis, hypotheses
+from .layout import Layout
 from .remedies import jet_group, snippet
 
 __all__ = ["Fault", "diagnose"]
@@ -137,16 +138,27 @@ def _from_pattern(case: Case) -> Fault | None:
         message = (
             f"truncated jets: only jets with {layout.constituents.length} or more constituents are off, because the "
             "jet is the sum of the constituents that are left; give the jet's own four-momentum as an input group of "
-            "length 1, or raise the length"
+            f"length 1, or raise the length{_not_the_first(layout)}"
         )
         return Fault("truncated", names, message, remedy)
     if layout.jet is None and _only_jet_variables(case.feature_map, names):
         message = (
             "the file's jet is not the sum of these constituents (calibrated, groomed, or built from others); give its "
-            "four-momentum as an input group of length 1"
+            f"four-momentum as an input group of length 1{_not_the_first(layout)}"
         )
         return Fault("jet_not_sum", names, message, remedy)
     return _unknown(names)
+
+
+def _not_the_first(layout: Layout) -> str:
+    """Which group the jet is the sum of, where that is a choice."""
+    if len(layout.collections) == 1:
+        return ""
+    first, *others = (collection.name for collection in layout.collections)
+    return (
+        f". The sum is over `{first}`, the first group of four-momenta; if the constituents are in "
+        f"{' or '.join(f'`{name}`' for name in others)}, list that one first under `seal.momenta`"
+    )
 
 
 def _only_full_jets(off: Tensor, full: Tensor, limit: float) -> bool:

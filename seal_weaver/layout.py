@@ -190,9 +190,9 @@ def _find_collection(data_config: Any, name: str, mask: str | None, start: int) 
     _require(name, groups, "seal.momenta")
     _check_components(data_config, name, "")
     length = data_config.input_shapes[name][2]
-    # one place for the constituents would be padded, not wrapped, and tells nothing of a jet
-    if length is None or length < (1 if start else 2):
-        raise FeatureMapError(f"inputs.{name}", f"expected a padded length of at least 2, found {length}")
+    shortest = 1 if start else 2  # a single constituent tells nothing of a jet
+    if length is None or length < shortest:
+        raise FeatureMapError(f"inputs.{name}", f"expected a padded length of at least {shortest}, found {length}")
     wrap = data_config.preprocess_params[data_config.input_dicts[name][0]]["pad_mode"] == "wrap"
     mask = _find_mask(groups, name, mask, wrap)
     if mask is not None and data_config.input_shapes[mask][2] != length:

@@ -114,13 +114,17 @@ def differentiable_trimmers(module: nn.Module) -> Iterator[None]:
     off, what is not is returned as it is: whether there is a derivative would depend on the longest jet of the batch.
     """
     trimmers = [m for m in module.modules() if isinstance(m, SequenceTrimmer)]
+    own = [vars(trimmer).get("forward") for trimmer in trimmers]  # put there by users; None: that of the class
     try:
         for trimmer in trimmers:
             trimmer.forward = torch.enable_grad()(trimmer.forward)
         yield
     finally:
-        for trimmer in trimmers:
-            del trimmer.forward  # of the instance; that of the class is back
+        for trimmer, forward in zip(trimmers, own, strict=True):
+            if forward is None:
+                del trimmer.forward
+            else:
+                trimmer.forward = forward
 
 
 def obstacle_to_gradients(module: nn.Module) -> str | None:

@@ -335,6 +335,20 @@ def test_what_cannot_be_transformed_is_refused(edit, expected: str, jets: Path, 
     assert str(error.value).startswith(expected), str(error.value)
 
 
+def test_a_jet_summed_over_the_wrong_group_is_told_apart(jets: Path, tmp_path: Path, capsys) -> None:
+    def swapped(content: dict) -> None:
+        content["preprocess"]["seal"] = {
+            "momenta": {"sv_vectors": "sv_mask", "pf_vectors": "pf_mask"},
+            "hidden": ["seal_jet", "seal_puppi"],
+        }
+        content["inputs"]["pf_features"]["vars"] = [["pfcand_pt_log", 0.5, 0.5], ["pfcand_ptrel_log", -4.0, 0.5]]
+        content["inputs"]["sv_features"]["vars"] = [["sv_ptrel_log", -1.0, 0.5]]
+
+    assert main(["check", "-c", str(edited_config(tmp_path, AK4, swapped)), "-i", str(jets)]) == 1
+    message = capsys.readouterr().out
+    assert "The sum is over `sv_vectors`, the first group of four-momenta; if the constituents are in `pf_" in message
+
+
 def test_check_repairs_momenta_about_the_jet_axis(jets: Path, tmp_path: Path, capsys) -> None:
     """A config as users have it, with candidates only: what `check` says to write makes it usable."""
 

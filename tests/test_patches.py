@@ -77,6 +77,16 @@ def test_the_trimmers_of_the_network_come_back_also_after_an_error(batch) -> Non
     assert "forward" not in vars(trimmer)
 
 
+def test_a_forward_of_the_users_own_comes_back(batch) -> None:
+    data_config, _, _ = batch
+    model = build(data_config, "part").eval()
+    (trimmer,) = [m for m in model.modules() if isinstance(m, SequenceTrimmer)]
+    trimmer.forward = own = lambda *inputs: inputs
+    with differentiable_trimmers(model):
+        pass
+    assert trimmer.forward is own
+
+
 @pytest.mark.parametrize("network", ["part_tagger", "pnext_tagger"])
 def test_networks_that_cut_gradients_are_found_out(network: str, with_vertices) -> None:
     """The four-momenta are joined without gradients; the features of ParticleTransformerTagger have theirs."""
