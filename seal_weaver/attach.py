@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from .estimators import Choice, DerivativeCheck, differentiable_attention
 from .features import FeatureMap
 from .jet_weights import of_jets
 from .ledger import Entry, Ledger, Term
-from .penalties import delta_seal_autograd, delta_seal_finite_difference, gseal
+from .penalties import Comparison, delta_seal_autograd, difference_comparison, gseal_comparison
 from .preparation import (
     Prepared,
     prepare,
@@ -188,19 +188,27 @@ class _Pass:
         by_autograd = "delta_seal" in self._jets and self._prepared.estimator == "autograd"
         if by_autograd:
             self._delta_by_autograd()
-        if not by_autograd or self._jets["delta_seal"] < len(self._momenta):
-            # autograd's own reference pass is as good, where it has all the jets
-            self._reference(output)
-        if "gseal" in self._jets:
-            self._gseal()
-        if "delta_seal" in self._jets and not by_autograd:
-            self._delta_by_difference()
+        comparisons = {name: self._comparison(name) for name in self._jets if name not in self.terms}
+        # autograd's own reference pass is as good, where it has all the jets
+        known = by_autograd and self._jets["delta_seal"] == len(self._momenta)
+        moved = [comparison.moved for comparison in comparisons.values()]
+        if output is None and not known and self._can_go_together(moved):
+            self.y, results = self._function.together(self._momenta, moved)
+            evaluated: Iterable[tuple[Tensor, Tensor]] = results
+        else:
+            if not known:
+                self._reference(output)
+            evaluated = ((self._function(momenta), self._function.usable) for momenta in moved)
+        for (name, comparison), (y, usable) in zip(comparisons.items(), evaluated, strict=True):
+            self._keep(name, comparison.penalty(y, self.y[: len(y)]), usable)
+
+    def _can_go_together(self, moved: Sequence[Tensor]) -> bool:
+        return self._prepared.keeps_copies and all(len(momenta) == len(self._momenta) for momenta in moved)
 
     def _random(self, stream: int) -> torch.Generator:
         return torch.Generator(device=self._momenta.device).manual_seed(self._seed + stream)
 
-    def _keep(self, name: str, per_jet: Tensor) -> None:
-        usable = self._function.usable
+    def _keep(self, name: str, per_jet: Tensor, usable: Tensor) -> None:
         # exactly zero in most cases already, but not where the reference is the main pass's output
         if self._weights is not None:
             per_jet = per_jet * self._weights[: len(per_jet)].to(per_jet.dtype)
@@ -214,12 +222,24 @@ class _Pass:
         self._function.check(self._momenta)
         self.y = self._function.compared(output[: len(self._momenta)])
 
-    def _gseal(self) -> None:
-        elements_of, jets = self._elements, self._jets["gseal"]
-        assert elements_of is not None
-        elements = elements_of.draw(jets, self._random(0))
-        momenta, y = self._momenta[:jets], self.y[:jets]
-        self._keep("gseal", gseal(self._function, momenta, elements.momenta, y, elements.outputs))
+    def _comparison(self, name: str) -> Comparison:
+        """GSEAL, or deltaSEAL by finite differences."""
+        momenta = self._momenta[: self._jets[name]]
+        if name == "gseal":
+            assert self._elements is not None
+            elements = self._elements.draw(len(momenta), self._random(0))
+            return gseal_comparison(momenta, elements.momenta, elements.outputs)
+        prepared = self._prepared
+        assert prepared.basis is not None
+        return difference_comparison(
+            momenta,
+            prepared.basis.momenta,
+            prepared.step,
+            self._random(1),
+            prepared.basis.outputs,
+            prepared.norm,
+            self._function.on_the_same_side,
+        )
 
     def _delta_by_autograd(self) -> None:
         section, prepared = self._settings.delta_seal, self._prepared
@@ -237,23 +257,7 @@ class _Pass:
                 prepared.basis.outputs,
                 create_graph=torch.is_grad_enabled(),
             )
-        self._keep("delta_seal", per_jet)
-
-    def _delta_by_difference(self) -> None:
-        prepared, jets = self._prepared, self._jets["delta_seal"]
-        assert prepared.basis is not None
-        per_jet = delta_seal_finite_difference(
-            self._function,
-            self._momenta[:jets],
-            prepared.basis.momenta,
-            prepared.step,
-            self._random(1),
-            self.y[:jets],
-            prepared.basis.outputs,
-            prepared.norm,
-            self._function.on_the_same_side,
-        )
-        self._keep("delta_seal", per_jet)
+        self._keep("delta_seal", per_jet, self._function.usable)
 
 
 def _outer_autocast(device: torch.device) -> torch.dtype | None:

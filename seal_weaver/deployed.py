@@ -97,7 +97,7 @@ class DeployedFunction:
         """y(p) of the loaded jets, at whose inputs the feature map is checked."""
         inputs = self._check(momenta)
         self._statistics.take_from(reference=True)
-        return self._outputs(inputs)
+        return self._outputs(inputs, self.usable)[0]
 
     def check(self, momenta: Tensor) -> None:
         """Only find the usable jets, where y(p) is known already."""
@@ -109,7 +109,22 @@ class DeployedFunction:
         inputs, finite = self._inputs(momenta)
         self.usable = self._reproduced[: len(momenta)] & finite
         self._statistics.take_from(reference=False)
-        return self._outputs(inputs)
+        return self._outputs(inputs, self.usable)[0]
+
+    def together(self, momenta: Tensor, moved: Sequence[Tensor]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """y(p) of the loaded jets, and (y(L p), usable jets) for each of their transforms, all in one pass.
+
+        Not for derivatives with respect to momenta. Statistics follow the loaded jets only if the network keeps the
+        copies of the batch apart (``Statistics.take_from``).
+        """
+        jets = len(momenta)
+        loaded = [x[:jets] for x in self._loaded]
+        inputs, finite = self._feature_map(torch.cat([momenta, *moved]), loaded, self._vectors)
+        self._compare([x[:jets] for x in inputs], finite[:jets], loaded)
+        usable = self._reproduced & finite.view(-1, jets)
+        self._statistics.take_from(reference=True, copies=len(usable))
+        y, *others = self._outputs(inputs, usable)
+        return y, list(zip(others, usable[1:], strict=True))
 
     def on_the_same_side(self, moved: Tensor, momenta: Tensor) -> Tensor:
         """(M,) bool: jets that do not cross ``eta_jet = 0``, where inputs with a factor sign(eta_jet) jump."""
@@ -119,11 +134,14 @@ class DeployedFunction:
 
     def _check(self, momenta: Tensor) -> list[Tensor]:
         inputs, finite = self._inputs(momenta)
-        with torch.no_grad():
-            deviations = self._feature_map.deviations(inputs, [x[: len(momenta)] for x in self._loaded])
-            self._reproduced = finite & (deviations <= self._settings.tolerance).all(dim=1)
-        self.usable = self._reproduced
+        self._compare(inputs, finite, [x[: len(momenta)] for x in self._loaded])
         return inputs
+
+    @torch.no_grad()
+    def _compare(self, inputs: Sequence[Tensor], finite: Tensor, loaded: Sequence[Tensor]) -> None:
+        """Which of the loaded jets the feature map reproduces."""
+        off = self._feature_map.deviations(inputs, loaded) > self._settings.tolerance
+        self.usable = self._reproduced = finite & ~off.any(dim=1)
 
     def _inputs(self, momenta: Tensor) -> tuple[list[Tensor], Tensor]:
         loaded = [x[: len(momenta)] for x in self._loaded]
@@ -134,20 +152,19 @@ class DeployedFunction:
         # weaver's networks trim under `set_grad_enabled(features.requires_grad)`: all inputs or none
         return [x if x.requires_grad or not x.is_floating_point() else x.requires_grad_() for x in inputs], finite
 
-    def _outputs(self, inputs: list[Tensor]) -> Tensor:
-        jets = len(self.usable)
+    def _outputs(self, inputs: list[Tensor], usable: Tensor) -> list[Tensor]:
+        """y of each copy of the first M jets, all copies in ``inputs``; ``usable`` is (copies, M), or (M,) for one."""
+        jets = usable.shape[-1]
         loaded = self._feature_map.network_inputs([x[:jets] for x in self._loaded])
-        inputs = [
-            torch.where(self.usable.view(-1, *(1,) * (x.dim() - 1)), x, original.to(x.dtype))
-            for x, original in zip(inputs, loaded, strict=True)
-        ]
+        inputs = [_choose(usable.reshape(-1, jets), x, original) for x, original in zip(inputs, loaded, strict=True)]
         differentiable = any(x.requires_grad for x in inputs)
         with (
             torch.autocast(inputs[0].device.type, dtype=self._autocast, enabled=self._autocast is not None),
             differentiable_trimmers(self._module) if differentiable else nullcontext(),
         ):
-            output = self._network(inputs)
-        return self.compared(output if output.dtype == torch.float64 else output.float())
+            output = self._network(inputs, jets)
+        output = output if output.dtype == torch.float64 else output.float()
+        return [self.compared(copy) for copy in output.split(jets)]
 
     def compared(self, output: Tensor) -> Tensor:
         """y (M, K) of the network's output for the first M jets."""
@@ -166,21 +183,29 @@ class DeployedFunction:
     def _mask(self, jets: int) -> Tensor:
         return self._feature_map.constituents([x[:jets] for x in self._loaded])
 
-    def _network(self, inputs: list[Tensor]) -> Tensor:
+    def _network(self, inputs: list[Tensor], jets: int) -> Tensor:
         """The network's output; the longest jets apart where a trimmer would pad all jets to their length.
 
         In training weaver trims a batch to a quantile of 0.9 or more of the jets' lengths, in evaluation to
         the longest one, which would make this pass up to twice as long as the main one. Jets do not influence
         each other in evaluation mode.
         """
-        jets = len(inputs[0])
         longest = max(_MIN_LONGEST, jets // _LONGEST_SHARE)
         if jets < 3 * longest or not self._splits:
             return self._forward(*inputs)
-        order = self._feature_map.constituents([x[:jets] for x in self._loaded]).sum(dim=1).argsort()
-        parts = order.split([jets - longest, longest])
+        order = self._mask(jets).sum(dim=1).argsort()
+        starts = torch.arange(0, len(inputs[0]), jets, device=order.device)
+        # the same jets of all copies, copy by copy
+        parts = [(starts[:, None] + part).flatten() for part in order.split([jets - longest, longest])]
         outputs = torch.cat([self._forward(*(x[part] for x in inputs)) for part in parts])
-        return outputs[order.argsort()]
+        return outputs[torch.cat(parts).argsort()]
+
+
+def _choose(usable: Tensor, x: Tensor, loaded: Tensor) -> Tensor:
+    """Inputs (copies M, ...) where jets are usable (copies, M), the loaded ones (M, ...) elsewhere."""
+    copies = x.view(*usable.shape, *x.shape[1:])
+    chosen = torch.where(usable.view(*usable.shape, *(1,) * (x.dim() - 1)), copies, loaded.to(x.dtype))
+    return chosen.flatten(end_dim=1)
 
 
 def in_double_precision(module: nn.Module) -> tuple[Callable[..., Tensor], list[Tensor]]:

@@ -19,13 +19,16 @@ from .lorentz import exponential, transform
 
 __all__ = [
     "COMPARE",
+    "Comparison",
     "Derivatives",
     "delta_seal",
     "delta_seal_autograd",
     "delta_seal_finite_difference",
     "derivatives",
+    "difference_comparison",
     "directions",
     "gseal",
+    "gseal_comparison",
     "half_squared_difference",
 ]
 
@@ -80,6 +83,26 @@ def _act(matrices: Tensor | None, y: Tensor) -> Tensor:
     return torch.einsum("ncd,ndp->ncp", matrices, per_particle).flatten(1).to(y.dtype)
 
 
+class Comparison(NamedTuple):
+    """Transformed jets, and what a penalty makes of the outputs for them.
+
+    Attributes
+    ----------
+    moved: momenta L p, (N, 4, P)
+    penalty: (y(L p), y(p)), both (N, C) -> the penalty of each jet (N,)
+    """
+
+    moved: Tensor
+    penalty: Callable[[Tensor, Tensor], Tensor]
+
+
+def gseal_comparison(momenta: Tensor, elements: Tensor, representation: Tensor | None = None) -> Comparison:
+    """GSEAL without the function; arguments as for ``gseal``."""
+    return Comparison(
+        transform(elements, momenta), lambda moved, y: half_squared_difference(moved, _act(representation, y))
+    )
+
+
 def gseal(
     function: Function,
     momenta: Tensor,
@@ -99,7 +122,8 @@ def gseal(
     """
     if reference is None:
         reference = function(momenta.double())
-    return half_squared_difference(function(transform(elements, momenta)), _act(representation, reference))
+    comparison = gseal_comparison(momenta, elements, representation)
+    return comparison.penalty(function(comparison.moved), reference)
 
 
 class Derivatives(NamedTuple):
@@ -204,6 +228,29 @@ def delta_seal_autograd(
     return 0.5 * factor * along.square().sum(dim=(1, 2)), y
 
 
+def difference_comparison(
+    momenta: Tensor,
+    basis: Tensor,
+    step: float,
+    generator: torch.Generator,
+    representation: Tensor | None = None,
+    norm: float | None = None,
+    smooth: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Comparison:
+    """deltaSEAL by finite differences without the function; arguments as for ``delta_seal_finite_difference``."""
+    bound = None if norm is None else step * norm
+    count = len(basis)
+    normal = torch.randn(len(momenta), count, dtype=torch.float64, device=generator.device, generator=generator)
+    coordinates = step * normal / normal.norm(dim=1, keepdim=True)
+    moved = transform(exponential(coordinates, basis, bound), momenta)
+    if smooth is not None:
+        coordinates = torch.where(smooth(moved, momenta)[:, None], coordinates, -coordinates)
+        moved = transform(exponential(coordinates, basis, bound), momenta)
+    matrices = None if representation is None else exponential(coordinates, representation, bound)
+    factor = count / step**2
+    return Comparison(moved, lambda moved, y: factor * half_squared_difference(moved, _act(matrices, y)))
+
+
 def delta_seal_finite_difference(
     function: Function,
     momenta: Tensor,
@@ -232,18 +279,8 @@ def delta_seal_finite_difference(
     """
     if reference is None:
         reference = function(momenta.double())
-    bound = None if norm is None else step * norm
-    count = len(basis)
-    normal = torch.randn(len(momenta), count, dtype=torch.float64, device=generator.device, generator=generator)
-    coordinates = step * normal / normal.norm(dim=1, keepdim=True)
-    moved = transform(exponential(coordinates, basis, bound), momenta)
-    if smooth is not None:
-        coordinates = torch.where(smooth(moved, momenta)[:, None], coordinates, -coordinates)
-        moved = transform(exponential(coordinates, basis, bound), momenta)
-    expected = reference
-    if representation is not None:
-        expected = _act(exponential(coordinates, representation, bound), reference)
-    return count / step**2 * half_squared_difference(function(moved), expected)
+    comparison = difference_comparison(momenta, basis, step, generator, representation, norm, smooth)
+    return comparison.penalty(function(comparison.moved), reference)
 
 
 def delta_seal(

@@ -14,10 +14,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .config import SealConfig
-from .deployed import traceless
+from .deployed import DeployedFunction, traceless
 from .errors import AttachmentError, ConfigError, DerivativeError
 from .estimators import Choice, DerivativeCheck, check_derivatives, choose_estimator, require_small_rounding
 from .features import FeatureMap
+from .lorentz import random_lorentz, transform
 from .particles import frame
 from .patches import has_trimmer, mode_dependent
 from .subgroups import Basis, basis_of
@@ -34,6 +35,10 @@ __all__ = [
 _REFUSED, _FAILED = 1.0, 2.0
 _JETS = 16
 """Enough to see whether a network reads the last digits."""
+_FAST = 0.9
+"""Squared velocity of boosts that change all that a network reads."""
+_SAME_MOMENTS = 1e-3
+"""Largest difference between means or deviations of the same activations, in deviations."""
 
 
 @dataclass
@@ -44,6 +49,7 @@ class Prepared:
     ----------
     vectors: precision in which the network takes four-momenta
     reuse: whether the main pass's output is the deployed function's
+    keeps_copies: whether jets and their transforms can go through the network in one pass
     basis, frame: generators of deltaSEAL, and the directions in which its output can change
     step, norm: of the finite difference: its step, and a limit of the generators' norm
     choice, check: the estimator and why, and the check of its derivatives
@@ -52,6 +58,7 @@ class Prepared:
 
     vectors: torch.dtype
     reuse: bool
+    keeps_copies: bool = False
     frame: Tensor | None = None
     basis: Basis | None = None
     step: float = 0.0
@@ -158,7 +165,7 @@ def prepare(
                 "the penalty would be zero: give its inputs formulas under `seal.observables`, or list fewer "
                 "of them under `seal.invariants`"
             )
-    prepared = Prepared(vectors, reuse)
+    prepared = Prepared(vectors, reuse, _keeps_copies(module, feature_map, loaded, settings, vectors))
     if settings.delta_seal is not None:
         particles = feature_map.layout.constituents.length if output.dim() == 3 else None
         prepared.frame = frame(settings.compare, output.shape[1], particles).to(loaded[0].device)
@@ -224,6 +231,31 @@ def _reads_float64(module: nn.Module, feature_map: FeatureMap, loaded: Sequence[
     p = feature_map.momenta(few) / 3.0
     outputs = [module.forward(*feature_map(p, few, precision)[0]) for precision in (vectors, torch.float32)]
     return not torch.equal(*outputs)
+
+
+def _keeps_copies(
+    module: nn.Module, feature_map: FeatureMap, loaded: Sequence[Tensor], settings: SealConfig, vectors: torch.dtype
+) -> bool:
+    """Whether BatchNorm layers find the reference jets where ``Statistics`` looks for them, in a pass of two copies.
+
+    The values do not depend on it, the gradient through running statistics does.
+    """
+    few = [x[:_JETS] for x in loaded]
+    p = feature_map.momenta(few)
+    elements = random_lorentz(len(p), _FAST, True, torch.Generator(p.device).manual_seed(0))
+    with torch.enable_grad(), traceless(module, p.device) as statistics, torch.no_grad():
+        function = DeployedFunction(module, feature_map, few, settings, vectors, statistics)
+        function.reference(p)
+        alone = statistics.moments()
+        function.together(p, [transform(elements, p)])
+        beside = statistics.moments()
+    if len(alone) != len(beside):
+        return False
+    return all(
+        ((a - b).abs() <= _SAME_MOMENTS * first[0]).all()
+        for first, second in zip(alone, beside, strict=True)
+        for a, b in zip(first, second, strict=True)
+    )
 
 
 def _reads_momenta(module: nn.Module, feature_map: FeatureMap, loaded: Sequence[Tensor], vectors: torch.dtype) -> bool:

@@ -204,3 +204,33 @@ def test_statistics_are_taken_in_float32_under_autocast() -> None:
         statistics.take_from(reference=True)
         model(x[:6])
         assert {part.dtype for record in statistics._layers[0].records for part in record} == {torch.float32}
+
+
+def test_channels_far_from_zero_keep_their_gradient_in_float32() -> None:
+    """Means of a thousand deviations: a variance from the sum of squares alone would be rounding."""
+    torch.manual_seed(0)
+    values = 1000 + torch.randn(64, 4, 50, dtype=torch.float64)
+    layers, gradients = [nn.BatchNorm1d(4), nn.BatchNorm1d(4).double()], []
+    direction = torch.randn(64, 4, 50, dtype=torch.float64)
+    for layer in layers:
+        x = values.to(layer.weight.dtype).requires_grad_()
+        layer(x)
+        with following_statistics([layer]) as statistics:
+            layer.eval()
+            statistics.take_from(reference=True)
+            y = layer(x)
+        (y * direction.to(y.dtype)).sum().backward()
+        gradients.append(x.grad.double())
+    assert torch.allclose(*gradients, rtol=1e-2, atol=1e-2 * float(gradients[1].abs().mean()))
+
+
+def test_no_rows_at_all() -> None:
+    """Of pairs, say, in jets that have one constituent."""
+    layer = nn.BatchNorm1d(4)
+    with following_statistics([layer]) as statistics:
+        layer.eval()
+        statistics.take_from(reference=True, copies=2)
+        y = layer(torch.zeros(1, 4, 0, requires_grad=True))
+    y.sum().backward()
+    assert y.shape == (1, 4, 0)
+    assert torch.isfinite(layer.weight.grad).all()
