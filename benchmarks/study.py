@@ -68,6 +68,7 @@ def scan_settings(part: str, seed: int, options: argparse.Namespace) -> dict[str
     files = {"data-train": str(options.train.resolve()), "data-val": str(options.val.resolve())}
     evaluation = {"data-test": str(options.test.resolve()), "num-jets": options.test_jets}
     settings = merge(read_part(part), {"weaver": files, "options": {"seed": seed}, "evaluate": evaluation})
+    del settings["title"]
     network = settings["options"]
     if "base" in network:
         network["base"] = str((PARTS / network["base"]).resolve())
@@ -162,8 +163,7 @@ def collect(stages: demo.Stages, options: argparse.Namespace) -> list[dict[str, 
     content = {"settings": rows, "trainings": study_results.rows_of(trainings), "parts": settings, "jets": samples}
     content["versions"] = demo.versions()
     (options.output / "study.json").write_text(json.dumps(content, indent=1) + "\n")
-    tables = [f"## {part}\n\n" + study_results.table([row for row in rows if row["part"] == part]) for part in settings]
-    (options.output / "study.md").write_text("\n".join(tables))
+    (options.output / "study.md").write_text(study_results.document(rows, settings))
     comparable = study_results.summarise(study_results.of_common_seeds(trainings, study_figures.SIZES))
     for name, figure in study_figures.draw_all(rows, comparable).items():
         save_figure(figure, options.output / f"study_{name}")

@@ -193,6 +193,20 @@ def rows_of(trainings: Iterable[Training]) -> list[dict[str, Any]]:
     return rows
 
 
+def document(rows: Sequence[Mapping[str, Any]], parts: Mapping[str, Mapping[str, Any]]) -> str:
+    """Markdown: a table for each part, under its title, in the order of networks and steps."""
+    sections = []
+    for part in sorted(parts, key=lambda name: _place(name, rows, parts)):
+        own = [row for row in rows if row["part"] == part]
+        sections.append(f"## {parts[part]['title']}\n\n`{part}`\n\n{table(own)}")
+    return "\n".join(sections)
+
+
+def _place(part: str, rows: Sequence[Mapping[str, Any]], parts: Mapping[str, Any]) -> tuple[int, int, int]:
+    first = next(row for row in rows if row["part"] == part)
+    return list(NETWORKS.values()).index(first["network"]), first["steps"], list(parts).index(part)
+
+
 DIFFERENCES = ("auc_change", "highpt_auc_change")
 COLUMNS = {
     "accuracy": ("accuracy", 3),
