@@ -37,6 +37,7 @@ LAYERS = [
     {"selfcheck"},
     {"estimators", "monitor"},
     {"preparation"},
+    {"terms"},
     {"attach"},
     {"run"},
     {"loss"},
