@@ -21,10 +21,13 @@ COLOUR = dict(zip(KINDS, (COLOURS[6], *COLOURS[2:3], COLOURS[0], COLOURS[1], COL
 MARKER = dict(zip(KINDS, "Xs^oD", strict=True))
 NAMES = {"GSEAL": "GSEAL", "deltaSEAL": r"$\delta$SEAL", "both": r"GSEAL + $\delta$SEAL"}
 BARS: Mapping[str, Any] = {"ms": 4, "elinewidth": 0.6, "lw": 0.8}
-WEIGHT_PARTS = ("particlenet", "longer", "transformer")
-"""Parts that vary the weight, on all jets; each is a panel."""
+WEIGHT_PARTS = ("particlenet", "transformer", "transformer_longer")
+"""Parts that vary the weight; each is a panel of the trade-off."""
 
-SIZES = "sizes"
+LONG_PARTS = ("long", "transformer_longer")
+"""The longest training of each network; each is a panel over the velocity."""
+
+SIZES, ALL_JETS = "sizes", "particlenet"
 TOLERATED = 0.002
 VIOLATIONS = (0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
 JETS = "Pythia 8, no detector\n$550 < p_T < 650$ GeV"
@@ -59,13 +62,17 @@ def estimates(rows: Iterable[Row], name: str) -> tuple[np.ndarray, np.ndarray]:
     return values, np.nan_to_num(errors)
 
 
-def panels_of(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Title of a panel -> settings of one of ``WEIGHT_PARTS``, in their order."""
+def panels_of(rows: Iterable[Row], parts: Sequence[str]) -> dict[str, list[Row]]:
+    """Title of a panel -> settings of one of ``parts``, in their order."""
     found: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: (*WEIGHT_PARTS, row["part"]).index(row["part"])):
-        if row["part"] in WEIGHT_PARTS:
-            found.setdefault(f"{row['network']}, {row['steps']:,} steps", []).append(row)
+    for row in sorted(rows, key=lambda row: (*parts, row["part"]).index(row["part"])):
+        if row["part"] in parts:
+            found.setdefault(_title(row), []).append(row)
     return found
+
+
+def _title(row: Row) -> str:
+    return f"{row['network']}, {row['steps']:,} steps"
 
 
 def by_weight(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -80,7 +87,7 @@ def draw_trade_off(rows: Sequence[Row]) -> Figure:
     Differences from the plain training of the same seed, so that settings with other seeds can be compared; numbers at
     the points are weights, the band is +-0.002.
     """
-    chosen = panels_of(rows)
+    chosen = panels_of(rows, WEIGHT_PARTS)
     with canvas(0.4 + 0.66 * WIDTH * len(chosen), rows=len(chosen)) as (figure, panels):
         for axes, (title, settings) in zip(panels, chosen.items(), strict=True):
             for name, found in by_weight(settings).items():
@@ -131,7 +138,7 @@ def best(rows: Sequence[Row]) -> Row:
 
 def draw_velocity(rows: Sequence[Row]) -> Figure:
     """AUC against the speed of the boost, of each kind the best weight."""
-    chosen = panels_of(rows)
+    chosen = panels_of(rows, LONG_PARTS)
     with canvas(0.4 + 0.5 * WIDTH * len(chosen), rows=len(chosen), sharey=True) as (figure, panels):
         for axes, (title, settings) in zip(panels, chosen.items(), strict=True):
             describe(axes, f"{title}\n{JETS}" if axes is panels[0] else title)
@@ -156,7 +163,7 @@ def by_size(rows: Iterable[Row]) -> dict[str, list[Row]]:
     rows = list(rows)
     small = [row for row in rows if row["part"] == SIZES]
     wanted = {_training_of(row) for row in small}
-    full = [row for row in rows if row["part"] in WEIGHT_PARTS and _training_of(row) in wanted]
+    full = [row for row in rows if row["part"] == ALL_JETS and _training_of(row) in wanted]
     found: dict[str, list[Row]] = {}
     for row in sorted([*small, *full], key=lambda row: (KINDS.index(kind(row)), row["training_jets"])):
         found.setdefault(kind(row), []).append(row)
@@ -180,8 +187,7 @@ def draw_sizes(rows: Sequence[Row]) -> Figure:
             axes.set_ylabel(label)
             axes.margins(0.08, 0.12)
         panels[-1].set_xlabel("Number of training jets")
-        title = next(title for title, found in panels_of(rows).items() if found[0]["part"] == WEIGHT_PARTS[0])
-        panels[0].set_title(title, loc="left", fontsize=7, pad=3)
+        panels[0].set_title(_title(next(row for row in rows if row["part"] == SIZES)), loc="left", fontsize=7, pad=3)
         handles, names = panels[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper center", ncols=3)
     return figure
@@ -189,9 +195,11 @@ def draw_sizes(rows: Sequence[Row]) -> Figure:
 
 def draw_all(rows: Sequence[Row], comparable: Sequence[Row]) -> dict[str, Figure]:
     """Name -> figure, of those for which there are numbers; ``comparable`` rows are of the same seeds."""
-    figures = {}
-    if any(row["part"] in WEIGHT_PARTS for row in rows):
-        figures |= {"trade_off": draw_trade_off(rows), "velocity": draw_velocity(rows)}
-    if {SIZES, WEIGHT_PARTS[0]} <= {row["part"] for row in comparable}:
+    parts, figures = {row["part"] for row in rows}, {}
+    if parts & set(WEIGHT_PARTS):
+        figures["trade_off"] = draw_trade_off(rows)
+    if parts & set(LONG_PARTS):
+        figures["velocity"] = draw_velocity(rows)
+    if {SIZES, ALL_JETS} <= {row["part"] for row in comparable}:
         figures["sizes"] = draw_sizes(comparable)
     return figures

@@ -193,9 +193,68 @@ def rows_of(trainings: Iterable[Training]) -> list[dict[str, Any]]:
     return rows
 
 
+SUMMARY: Mapping[str, Mapping[tuple[str, str], str]] = {
+    "ParticleNet, 1,440 steps": {
+        ("longer", "plain"): "plain",
+        ("longer", "augment"): "boost augmentation",
+        ("equal_time", "augment"): "boost augmentation, 2,040 steps",
+        ("longer_quarter", "quarter"): "GSEAL, default",
+        ("longer", "gseal-1"): "GSEAL, `fraction: 0.5`",
+        ("longer_quarter", "quarter-3"): "GSEAL, weight 3",
+        ("longer_quarter", "quarter-both"): "GSEAL, weight 3, and deltaSEAL",
+    },
+    "ParticleNet, 4,320 steps": {
+        ("long", "plain"): "plain",
+        ("long", "augment"): "boost augmentation",
+        ("long", "quarter"): "GSEAL, default",
+    },
+    "ParticleTransformer, 480 steps": {
+        ("transformer", "plain"): "plain",
+        ("transformer", "augment"): "boost augmentation",
+        ("transformer_quarter", "quarter"): "GSEAL, default",
+        ("transformer_quarter", "quarter-3"): "GSEAL, weight 3",
+        ("transformer_quarter", "quarter-both"): "GSEAL, weight 3, and deltaSEAL",
+    },
+    "ParticleTransformer, 1,440 steps": {
+        ("transformer_longer", "plain"): "plain",
+        ("transformer_longer", "augment"): "boost augmentation",
+        ("transformer_longer", "quarter"): "GSEAL, default",
+        ("transformer_longer", "quarter-3"): "GSEAL, weight 3",
+        ("transformer_longer", "quarter-10"): "GSEAL, weight 10",
+    },
+    "L-GATr-slim, exactly invariant, 480 steps": {
+        ("peers", "lgatr"): "plain",
+        ("peers", "lgatr-beam"): "with the beam as an input",
+        ("peers", "lgatr-beam-gseal-1"): "with the beam, and GSEAL",
+    },
+    "Published ParticleNet_kin, fine-tuned for 200 steps": {
+        ("finetune", "plain"): "plain",
+        ("finetune", "augment"): "boost augmentation",
+        ("finetune", "gseal-1"): "GSEAL, default",
+    },
+}
+"""Heading -> (part, setting) -> name: what a reader looks for first."""
+
+
+def summary(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Markdown: the settings of ``SUMMARY`` that there are."""
+    found = {(row["part"], row["setting"]): row for row in rows}
+    columns = ("auc", "auc_boosted", "auc_change", "gap_closed", "highpt_auc")
+    lines = ["| | seeds | " + " | ".join(COLUMNS[name][0] for name in columns) + " |"]
+    lines.append("| --- " * (len(columns) + 2) + "|")
+    for heading, settings in SUMMARY.items():
+        chosen = {label: found[key] for key, label in settings.items() if key in found}
+        if chosen:
+            lines.append(f"| **{heading}** |" + " |" * (len(columns) + 1))
+        for label, row in chosen.items():
+            cells = _cells(row, columns)
+            lines.append("| " + " | ".join([label, str(len(row["seeds"])), *cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def document(rows: Sequence[Mapping[str, Any]], parts: Mapping[str, Mapping[str, Any]]) -> str:
-    """Markdown: a table for each part, under its title, in the order of networks and steps."""
-    sections = []
+    """Markdown: the summary, then a table for each part, under its title, in the order of networks and steps."""
+    sections = [f"## Summary\n\n{summary(rows)}"]
     for part in sorted(parts, key=lambda name: _place(name, rows, parts)):
         own = [row for row in rows if row["part"] == part]
         sections.append(f"## {parts[part]['title']}\n\n`{part}`\n\n{table(own)}")
@@ -230,12 +289,13 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
     lines = ["| setting | seeds | " + " | ".join(title for title, _ in COLUMNS.values()) + " |"]
     lines.append("| --- " * (len(COLUMNS) + 2) + "|")
     for row in rows:
-        shown = {key: value for key, value in row.items() if row["seal"] is not False or key not in DIFFERENCES}
-        cells = [
-            cell(shown.get(name), digits, 100 if name == "gap_closed" else 1) for name, (_, digits) in COLUMNS.items()
-        ]
-        lines.append("| " + " | ".join([row["setting"], str(len(row["seeds"])), *cells]) + " |")
+        lines.append("| " + " | ".join([row["setting"], str(len(row["seeds"])), *_cells(row, COLUMNS)]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _cells(row: Mapping[str, Any], columns: Iterable[str]) -> list[str]:
+    shown = {key: value for key, value in row.items() if row["seal"] is not False or key not in DIFFERENCES}
+    return [cell(shown.get(name), COLUMNS[name][1], 100 if name == "gap_closed" else 1) for name in columns]
 
 
 def cell(estimate: Sequence[float | None] | None, digits: int, factor: float = 1) -> str:

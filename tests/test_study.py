@@ -115,6 +115,29 @@ def test_the_share_of_the_gap_is_relative_to_the_plain_training_of_the_same_seed
     assert alone["seeds"] == [3] and "gap_closed" not in alone, "no plain training with as many jets"
 
 
+def test_the_tables_have_a_summary_and_a_title_for_each_part(scripts, training) -> None:
+    trainings = [
+        training(part="longer", auc=0.94, auc_boosted=0.84),
+        training("quarter", seal={}, part="longer_quarter", auc=0.93, auc_boosted=0.93),
+        training("other", seal={}, part="longer_quarter", auc=0.5, auc_boosted=0.5),
+    ]
+    study, results = scripts["study"], scripts["study_results"]
+    parts = {name: study.read_part(name) for name in ("longer_quarter", "longer")}
+    text = results.document(results.summarise(trainings), parts)
+    first, *sections = text.split("\n## ")
+    names = [line.split(" | ")[0] for line in first.splitlines()[4:]]
+    assert names == ["| **ParticleNet, 1,440 steps**", "| plain", "| GSEAL, default"]
+    assert "| GSEAL, default | 1 | 0.9300 | 0.9300 | -0.0100 | 90.0 |  |" in first
+    assert [section.splitlines()[0] for section in sections] == [part["title"] for part in parts.values()]
+    assert "| other | 1 |" in sections[0]
+
+
+def test_the_summary_names_settings_that_exist(scripts) -> None:
+    study, results = scripts["study"], scripts["study_results"]
+    for part, setting in (key for settings in results.SUMMARY.values() for key in settings):
+        assert setting in study.read_part(part)["points"]
+
+
 def test_a_number_that_one_seed_lacks_has_no_mean(scripts, training) -> None:
     trainings = [training(seed=seed, auc=0.9, rejection=value) for seed, value in ((1, 30.0), (2, None))]
     (row,) = scripts["study_results"].summarise(trainings)
@@ -173,8 +196,12 @@ def test_settings_are_recognised(scripts) -> None:
 def test_figures_show_every_setting(scripts, training) -> None:
     values = {"auc": 0.93, "auc_boosted": 0.9, "rms_change": 0.1, "auc_beta_0.3": 0.92, "auc_beta_0.8": 0.9}
     trainings = [
-        training(name, seed, seal, "transformer" if "T" in network else "particlenet", network, **values)
-        for network in ("ParticleNet", "ParticleTransformer")
+        training(name, seed, seal, part, network, **values)
+        for part, network in (
+            ("particlenet", "ParticleNet"),
+            ("long", "ParticleNet"),
+            ("transformer_longer", "ParticleTransformer"),
+        )
         for name, seal in [*SEALS.items(), ("GSEAL 10", {"gseal": {"weight": 10}})]
         for seed in (1, 2)
     ]
