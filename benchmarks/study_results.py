@@ -206,6 +206,7 @@ SUMMARY: Mapping[str, Mapping[tuple[str, str], str]] = {
     "ParticleNet, 4,320 steps": {
         ("long", "plain"): "plain",
         ("long", "augment"): "boost augmentation",
+        ("long_equal_time", "augment"): "boost augmentation, 6,120 steps",
         ("long", "quarter"): "GSEAL, default",
     },
     "ParticleTransformer, 480 steps": {
