@@ -223,6 +223,10 @@ SUMMARY: Mapping[str, Mapping[tuple[str, str], str]] = {
         ("transformer_longer", "quarter-3"): "GSEAL, weight 3",
         ("transformer_longer", "quarter-10"): "GSEAL, weight 10",
     },
+    "ParticleTransformer, 4,320 steps": {
+        ("transformer_long", "plain"): "plain",
+        ("transformer_long", "quarter-3"): "GSEAL, weight 3",
+    },
     "L-GATr-slim, exactly invariant, 480 steps": {
         ("peers", "lgatr"): "plain",
         ("peers", "lgatr-beam"): "with the beam as an input",
