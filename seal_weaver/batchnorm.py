@@ -95,8 +95,8 @@ def _is_standard(layer: _BatchNorm) -> bool:
 class _Moments(torch.autograd.Function):
     """Standard deviation and mean of each channel; their gradient is let through only when the pass is over.
 
-    torch.var_mean and its derivative are exact, too, but take eight times as long on a CPU, as long as the convolutions
-    around them. Nothing is kept for the derivative that the normalisation does not keep anyway.
+    torch.var_mean and its derivative say the same, but take eight times as long on a CPU, as long as the convolutions
+    around them. Of float32 activations nothing is kept that the normalisation does not keep anyway.
     """
 
     @staticmethod
@@ -107,7 +107,7 @@ class _Moments(torch.autograd.Function):
         # of centred values: channels may be far from 0
         deviation = (torch.linalg.vector_norm(x - mean, dim=dims, keepdim=True).square() / number + eps).sqrt()
         ctx.save_for_backward(x, mean, deviation)
-        ctx.statistics, ctx.number = statistics, number
+        ctx.statistics, ctx.number, ctx.eps = statistics, number, eps
         return deviation.flatten(), mean.flatten()
 
     @staticmethod
@@ -115,6 +115,9 @@ class _Moments(torch.autograd.Function):
         if ctx.statistics.within_pass:
             return None, None, None
         x, mean, deviation = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a derivative of this one is asked for, in which they are no constants
+            variance, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0, keepdim=True)
+            deviation = (variance + ctx.eps).sqrt()
         to_deviation, to_mean = (gradient.view_as(mean) / ctx.number for gradient in gradients)
         slope = to_deviation / deviation
         return torch.addcmul(to_mean - slope * mean, x, slope), None, None
@@ -158,8 +161,8 @@ class _Following:
 
 
 def _first_copy(x: Tensor, copies: int) -> Tensor:
-    """Those of (copies x jets, channels, ...), or of (1, channels, copies x pairs) as weaver lays out pairs."""
-    axis = 0 if len(x) > 1 else x.dim() - 1
+    """Rows of the first copy in (copies x jets, channels, ...), or in (1, channels, copies x pairs), weaver's pairs."""
+    axis = x.dim() - 1 if len(x) == 1 and x.dim() > 2 else 0
     return x if copies == 1 else x.narrow(axis, 0, x.shape[axis] // copies)
 
 

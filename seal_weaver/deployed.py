@@ -25,15 +25,18 @@ _MIN_LONGEST = 8  # jets; statistics of fewer rows say nothing, and calls of a f
 
 
 @contextmanager
-def traceless(module: nn.Module, device: torch.device, precision: torch.dtype = torch.float32) -> Iterator[Statistics]:
+def traceless(
+    module: nn.Module, device: torch.device, precision: torch.dtype = torch.float32, frozen: bool = False
+) -> Iterator[Statistics]:
     """Evaluation mode for one pass, with float32 arithmetic, and afterwards everything as before.
 
     Flags are kept per module, since users hold frozen parts in evaluation mode. Running statistics do not
     move in evaluation mode, but gradients know that they follow the parameters (``batchnorm``); trimmer
-    counters and random streams do move, and are restored. ``precision`` is the network's, for its pair features.
+    counters and random streams do move, and are restored. ``precision`` is the network's, for its pair features;
+    ``frozen``: layers that are in evaluation mode already have statistics that follow, too, to look at them.
     """
     flags = [(m, m.training) for m in module.modules()]
-    normalised = [m for m, training in flags if training] if torch.is_grad_enabled() else []
+    normalised = [m for m, training in flags if training or frozen] if torch.is_grad_enabled() else []
     devices = [device] if device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices),
@@ -62,7 +65,8 @@ class DeployedFunction:
 
     Attributes
     ----------
-    usable: after a call, (M,) bool: jets whose inputs were re-derived within the tolerance and are finite
+    usable: after a call, (M,) bool: jets whose inputs were re-derived within the tolerance and are finite; after
+        ``together``, the reference's
     classes: after a call, C
     particles: after a call, the padded number of particles that have outputs of their own; None for outputs per jet
     """
@@ -140,8 +144,8 @@ class DeployedFunction:
     @torch.no_grad()
     def _compare(self, inputs: Sequence[Tensor], finite: Tensor, loaded: Sequence[Tensor]) -> None:
         """Which of the loaded jets the feature map reproduces."""
-        off = self._feature_map.deviations(inputs, loaded) > self._settings.tolerance
-        self.usable = self._reproduced = finite & ~off.any(dim=1)
+        within = self._feature_map.deviations(inputs, loaded) <= self._settings.tolerance
+        self.usable = self._reproduced = finite & within.all(dim=1)
 
     def _inputs(self, momenta: Tensor) -> tuple[list[Tensor], Tensor]:
         loaded = [x[: len(momenta)] for x in self._loaded]

@@ -137,14 +137,14 @@ def _from_pattern(case: Case) -> Fault | None:
     if layout.jet is None and _only_full_jets(off, full, limit):
         message = (
             f"truncated jets: only jets with {layout.constituents.length} or more constituents are off, because the "
-            "jet is the sum of the constituents that are left; give the jet's own four-momentum as an input group of "
-            f"length 1, or raise the length{_not_the_first(layout)}"
+            f"jet is the sum of the constituents that are left{_not_the_first(layout)}; raise the length, or give the "
+            "jet's own four-momentum as an input group of length 1"
         )
         return Fault("truncated", names, message, remedy)
     if layout.jet is None and _only_jet_variables(case.feature_map, names):
         message = (
-            "the file's jet is not the sum of these constituents (calibrated, groomed, or built from others); give its "
-            f"four-momentum as an input group of length 1{_not_the_first(layout)}"
+            "the file's jet is not the sum of these constituents (calibrated, groomed, or built from "
+            f"others{_not_the_first(layout)}); give its four-momentum as an input group of length 1"
         )
         return Fault("jet_not_sum", names, message, remedy)
     return _unknown(names)
@@ -156,7 +156,7 @@ def _not_the_first(layout: Layout) -> str:
         return ""
     first, *others = (collection.name for collection in layout.collections)
     return (
-        f". The sum is over `{first}`, the first group of four-momenta; if the constituents are in "
+        f"; the sum is over `{first}`, the first group of four-momenta: if the constituents are in "
         f"{' or '.join(f'`{name}`' for name in others)}, list that one first under `seal.momenta`"
     )
 

@@ -99,7 +99,7 @@ class Comparison(NamedTuple):
 def gseal_comparison(momenta: Tensor, elements: Tensor, representation: Tensor | None = None) -> Comparison:
     """GSEAL without the function; arguments as for ``gseal``."""
     return Comparison(
-        transform(elements, momenta), lambda moved, y: half_squared_difference(moved, _act(representation, y))
+        transform(elements, momenta), lambda y_moved, y: half_squared_difference(y_moved, _act(representation, y))
     )
 
 
@@ -248,7 +248,7 @@ def difference_comparison(
         moved = transform(exponential(coordinates, basis, bound), momenta)
     matrices = None if representation is None else exponential(coordinates, representation, bound)
     factor = count / step**2
-    return Comparison(moved, lambda moved, y: factor * half_squared_difference(moved, _act(matrices, y)))
+    return Comparison(moved, lambda y_moved, y: factor * half_squared_difference(y_moved, _act(matrices, y)))
 
 
 def delta_seal_finite_difference(

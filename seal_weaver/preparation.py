@@ -5,6 +5,7 @@ Everything that would make a penalty quietly zero or wrong is refused here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from .estimators import Choice, DerivativeCheck, check_derivatives, choose_estim
 from .features import FeatureMap
 from .lorentz import random_lorentz, transform
 from .particles import frame
-from .patches import has_trimmer, mode_dependent
+from .patches import has_trimmer, mode_dependent, wake_trimmers
 from .subgroups import Basis, basis_of
 
 __all__ = [
@@ -238,18 +239,20 @@ def _keeps_copies(
 ) -> bool:
     """Whether BatchNorm layers find the reference jets where ``Statistics`` looks for them, in a pass of two copies.
 
-    The values do not depend on it, the gradient through running statistics does.
+    The gradient through running statistics depends on it.
     """
-    few = [x[:_JETS] for x in loaded]
-    p = feature_map.momenta(few)
+    jets = max(math.ceil(settings.fraction_of(name) * len(loaded[0])) for name in settings.penalties)
+    loaded = [x[:jets] for x in loaded]  # as many as in the steps: a network may go through its jets in pieces
+    p = feature_map.momenta(loaded)
     elements = random_lorentz(len(p), _FAST, True, torch.Generator(p.device).manual_seed(0))
-    with torch.enable_grad(), traceless(module, p.device) as statistics, torch.no_grad():
-        function = DeployedFunction(module, feature_map, few, settings, vectors, statistics)
-        function.reference(p)
+    with torch.enable_grad(), traceless(module, p.device, frozen=True) as statistics, torch.no_grad():
+        wake_trimmers(module)
+        function = DeployedFunction(module, feature_map, loaded, settings, vectors, statistics)
+        y = function.reference(p)
         alone = statistics.moments()
-        function.together(p, [transform(elements, p)])
+        y_beside, _ = function.together(p, [transform(elements, p)])
         beside = statistics.moments()
-    if len(alone) != len(beside):
+    if len(alone) != len(beside) or not torch.allclose(y, y_beside, rtol=1e-3, atol=1e-3):
         return False
     return all(
         ((a - b).abs() <= _SAME_MOMENTS * first[0]).all()

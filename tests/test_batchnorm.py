@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from seal_weaver.batchnorm import Statistics, following_statistics
+from seal_weaver.batchnorm import Statistics, _Moments, following_statistics
 
 SHAPES = {"rows": (12, 3), "sequences": (12, 3, 5), "images": (12, 3, 4, 2), "pairs in one row": (1, 3, 40)}
 
@@ -224,13 +224,23 @@ def test_channels_far_from_zero_keep_their_gradient_in_float32() -> None:
     assert torch.allclose(*gradients, rtol=1e-2, atol=1e-2 * float(gradients[1].abs().mean()))
 
 
-def test_no_rows_at_all() -> None:
-    """Of pairs, say, in jets that have one constituent."""
+@pytest.mark.parametrize("shape", [(1, 4, 0), (0, 4), (0, 4, 5)])
+def test_no_rows_at_all(shape) -> None:
+    """Of pairs, say, in jets that have one constituent, or of vertices."""
     layer = nn.BatchNorm1d(4)
     with following_statistics([layer]) as statistics:
         layer.eval()
         statistics.take_from(reference=True, copies=2)
-        y = layer(torch.zeros(1, 4, 0, requires_grad=True))
+        y = layer(torch.zeros(shape, requires_grad=True))
     y.sum().backward()
-    assert y.shape == (1, 4, 0)
+    assert y.shape == shape
     assert torch.isfinite(layer.weight.grad).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_the_gradient_through_the_statistics_can_itself_be_differentiated(shape) -> None:
+    """By gradient penalties and optimisers of second order; weaver's own loop does not."""
+    statistics = Statistics()
+    statistics.finish()
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: _Moments.apply(x, 1e-5, statistics), [x])

@@ -346,7 +346,7 @@ def test_a_jet_summed_over_the_wrong_group_is_told_apart(jets: Path, tmp_path: P
 
     assert main(["check", "-c", str(edited_config(tmp_path, AK4, swapped)), "-i", str(jets)]) == 1
     message = capsys.readouterr().out
-    assert "The sum is over `sv_vectors`, the first group of four-momenta; if the constituents are in `pf_" in message
+    assert "the sum is over `sv_vectors`, the first group of four-momenta: if the constituents are in `pf_" in message
 
 
 def test_check_repairs_momenta_about_the_jet_axis(jets: Path, tmp_path: Path, capsys) -> None:

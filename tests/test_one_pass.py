@@ -11,6 +11,7 @@ from seal_weaver.config import SealConfig
 from seal_weaver.deployed import DeployedFunction, traceless
 from seal_weaver.features import FeatureMap
 from seal_weaver.lorentz import random_lorentz, transform
+from seal_weaver.patches import set_trimmer_calls, trimmer_calls
 from seal_weaver.preparation import prepare
 
 SETTINGS = SealConfig.from_dict({"compare": "output"})
@@ -103,12 +104,48 @@ def test_networks_that_mix_the_copies_are_given_them_one_after_the_other(jets_fi
     calls: list[int] = []
     model.norm.register_forward_hook(lambda m, args, out: calls.append(len(args[0])))
     ledger = attach(model, data_config)
-    model(*inputs)
-    calls.clear()
-    assert mean(ledger.take()) > 0
-    model(*inputs)
-    rows = inputs[1].shape[0] * inputs[1].shape[2]
-    assert calls == ([rows, 2 * rows] if jets_first else [rows] * 3)
+    for jets in (24, 48):  # of more, one pass takes a CPU longer than two
+        few = [x[:jets] for x in inputs]
+        calls.clear()
+        model(*few)
+        assert mean(ledger.take()) > 0
+        rows = jets * inputs[1].shape[2]
+        assert calls[-2:] == ([calls[-2], 2 * rows] if jets_first and jets == 24 else [rows, rows])
+
+
+@pytest.mark.parametrize("before", ["frozen", "validating"])
+def test_layers_that_train_only_later_are_looked_at_too(before: str, batch) -> None:
+    data_config, inputs, _ = batch
+    torch.manual_seed(0)
+    model = trained_a_little(Rows(jets_first=False), inputs)
+    model.norm.eval() if before == "frozen" else model.eval()
+    found = prepare(model, FeatureMap.compile(data_config, SETTINGS), inputs, model(*inputs), SETTINGS)
+    assert not found.keeps_copies
+
+
+class InPieces(Rows):
+    """Goes through its jets 32 at a time: in one pass some pieces would hold transformed jets alone."""
+
+    def forward(self, points, features, vectors, mask):
+        return torch.cat([super(InPieces, self).forward(points, x, vectors, mask) for x in features.split(32)])
+
+
+def test_networks_that_go_through_their_jets_in_pieces(batch) -> None:
+    data_config, inputs, _ = batch
+    torch.manual_seed(0)
+    model = trained_a_little(InPieces(jets_first=True), inputs)
+    settings = SealConfig.from_dict({"compare": "output", "fraction": 1.0})
+    found = prepare(model, FeatureMap.compile(data_config, settings), inputs, model(*inputs), settings)
+    assert not found.keeps_copies
+
+
+@pytest.mark.parametrize("calls", range(7))
+def test_trimmers_that_wake_up_do_not_disturb_the_look(calls: int, batch) -> None:
+    data_config, inputs, _ = batch
+    model = trained_a_little(build("seal_pnet.py", data_config), inputs)
+    set_trimmer_calls(model, [calls] * len(trimmer_calls(model)))
+    found = prepare(model, FeatureMap.compile(data_config, SETTINGS), inputs, model(*inputs), SETTINGS)
+    assert found.keeps_copies
 
 
 def test_penalties_of_different_fractions_are_computed_one_after_the_other(batch) -> None:
