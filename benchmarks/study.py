@@ -66,8 +66,9 @@ DEFAULT_PARTS = [part for part in part_names() if part != "finetune"]
 def scan_settings(part: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """The content of a ``scan.yaml``: a part with its jets and its seed."""
     files = {"data-train": str(options.train.resolve()), "data-val": str(options.val.resolve())}
-    evaluation = {"data-test": str(options.test.resolve()), "num-jets": options.test_jets}
-    settings = merge(read_part(part), {"weaver": files, "options": {"seed": seed}, "evaluate": evaluation})
+    own = merge({"evaluate": {"num-jets": options.test_jets}}, read_part(part))
+    evaluation = {"data-test": str(options.test.resolve())}
+    settings = merge(own, {"weaver": files, "options": {"seed": seed}, "evaluate": evaluation})
     del settings["title"]
     network = settings["options"]
     if "base" in network:
