@@ -6,7 +6,8 @@ Everything that would make a penalty quietly zero or wrong is refused here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,9 @@ _JETS = 16
 """Enough to see whether a network reads the last digits."""
 _FAST = 0.9
 """Squared velocity of boosts that change all that a network reads."""
+_SMALL = 16 * 2**20
+"""Bytes. Memory of twice this size and more glibc gets from the system and returns each time, and a CPU spends most of
+its time on page faults: one pass then took up to twice as long as two."""
 _SAME_MOMENTS = 1e-3
 """Largest difference between means or deviations of the same activations, in deviations."""
 
@@ -50,7 +54,7 @@ class Prepared:
     ----------
     vectors: precision in which the network takes four-momenta
     reuse: whether the main pass's output is the deployed function's
-    keeps_copies: whether jets and their transforms can go through the network in one pass
+    together: whether jets and their transforms can and should go through the network in one pass
     basis, frame: generators of deltaSEAL, and the directions in which its output can change
     step, norm: of the finite difference: its step, and a limit of the generators' norm
     choice, check: the estimator and why, and the check of its derivatives
@@ -59,7 +63,7 @@ class Prepared:
 
     vectors: torch.dtype
     reuse: bool
-    keeps_copies: bool = False
+    together: bool = False
     frame: Tensor | None = None
     basis: Basis | None = None
     step: float = 0.0
@@ -166,7 +170,7 @@ def prepare(
                 "the penalty would be zero: give its inputs formulas under `seal.observables`, or list fewer "
                 "of them under `seal.invariants`"
             )
-    prepared = Prepared(vectors, reuse, _keeps_copies(module, feature_map, loaded, settings, vectors))
+    prepared = Prepared(vectors, reuse, _together(module, feature_map, loaded, settings, vectors))
     if settings.delta_seal is not None:
         particles = feature_map.layout.constituents.length if output.dim() == 3 else None
         prepared.frame = frame(settings.compare, output.shape[1], particles).to(loaded[0].device)
@@ -234,12 +238,12 @@ def _reads_float64(module: nn.Module, feature_map: FeatureMap, loaded: Sequence[
     return not torch.equal(*outputs)
 
 
-def _keeps_copies(
+def _together(
     module: nn.Module, feature_map: FeatureMap, loaded: Sequence[Tensor], settings: SealConfig, vectors: torch.dtype
 ) -> bool:
     """Whether BatchNorm layers find the reference jets where ``Statistics`` looks for them, in a pass of two copies.
 
-    The gradient through running statistics depends on it.
+    The gradient through running statistics depends on it. On a CPU also whether the activations are small enough.
     """
     jets = max(math.ceil(settings.fraction_of(name) * len(loaded[0])) for name in settings.penalties)
     loaded = [x[:jets] for x in loaded]  # as many as in the steps: a network may go through its jets in pieces
@@ -250,8 +254,11 @@ def _keeps_copies(
         function = DeployedFunction(module, feature_map, loaded, settings, vectors, statistics)
         y = function.reference(p)
         alone = statistics.moments()
-        y_beside, _ = function.together(p, [transform(elements, p)])
+        with _largest_output(module) as largest:
+            y_beside, _ = function.together(p, [transform(elements, p)])
         beside = statistics.moments()
+    if p.device.type == "cpu" and largest[0] > _SMALL:
+        return False
     if len(alone) != len(beside) or not torch.allclose(y, y_beside, rtol=1e-3, atol=1e-3):
         return False
     return all(
@@ -259,6 +266,23 @@ def _keeps_copies(
         for first, second in zip(alone, beside, strict=True)
         for a, b in zip(first, second, strict=True)
     )
+
+
+@contextmanager
+def _largest_output(module: nn.Module) -> Iterator[list[int]]:
+    """Bytes of the largest tensor that a layer returns, in a list that is filled meanwhile."""
+    largest = [0]
+
+    def look(layer: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            largest[0] = max(largest[0], output.numel() * output.element_size())
+
+    handles = [layer.register_forward_hook(look) for layer in module.modules() if layer is not module]
+    try:
+        yield largest
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _reads_momenta(module: nn.Module, feature_map: FeatureMap, loaded: Sequence[Tensor], vectors: torch.dtype) -> bool:

@@ -17,9 +17,8 @@ from .subgroups import RandomElements
 
 __all__ = ["BatchTerms"]
 
-_TOGETHER = (64, 512)
-"""Most jets in one pass on a CPU, on a GPU. One pass saves what it takes to start another, which no longer counts for
-more jets; larger tensors cost a CPU more than twice the time of their halves, and a GPU memory."""
+_TOGETHER = 512
+"""Most jets in one pass: it saves what it takes to start another, which no longer counts for more."""
 
 
 class BatchTerms:
@@ -84,9 +83,8 @@ class BatchTerms:
 
     def _can_go_together(self, moved: Sequence[Tensor]) -> bool:
         jets = len(self._momenta)
-        most = _TOGETHER[self._momenta.device.type == "cuda"]
         alike = all(len(momenta) == jets for momenta in moved)
-        return self._prepared.keeps_copies and alike and jets * (1 + len(moved)) <= most
+        return self._prepared.together and alike and jets * (1 + len(moved)) <= _TOGETHER
 
     def _random(self, stream: int) -> torch.Generator:
         return torch.Generator(device=self._momenta.device).manual_seed(self._seed + stream)

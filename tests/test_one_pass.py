@@ -99,18 +99,41 @@ def test_networks_that_mix_the_copies_are_given_them_one_after_the_other(jets_fi
     apart, together = (evaluate(model, data_config, inputs, 1, one_pass) for one_pass in (False, True))
     feature_map = FeatureMap.compile(data_config, SETTINGS)
     found = prepare(model, feature_map, inputs, model(*inputs), SETTINGS)
-    assert found.keeps_copies == agree(apart[3], together[3]) == jets_first
+    assert found.together == agree(apart[3], together[3]) == jets_first
 
     calls: list[int] = []
     model.norm.register_forward_hook(lambda m, args, out: calls.append(len(args[0])))
     ledger = attach(model, data_config)
-    for jets in (24, 48):  # of more, one pass takes a CPU longer than two
+    for jets in (24, 48):
         few = [x[:jets] for x in inputs]
         calls.clear()
         model(*few)
         assert mean(ledger.take()) > 0
         rows = jets * inputs[1].shape[2]
-        assert calls[-2:] == ([calls[-2], 2 * rows] if jets_first and jets == 24 else [rows, rows])
+        assert calls[-2:] == ([calls[-2], 2 * rows] if jets_first else [rows, rows])
+
+
+def test_large_activations_go_through_a_cpu_one_copy_after_the_other(batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    data_config, inputs, _ = batch
+    model = trained_a_little(build("seal_pnet.py", data_config), inputs)
+    feature_map = FeatureMap.compile(data_config, SETTINGS)
+    sizes = [x.numel() * 4 for _, x in captured(model, inputs)]
+    for limit, together in ((8 * max(sizes), True), (max(sizes) // 8, False)):
+        monkeypatch.setattr("seal_weaver.preparation._SMALL", limit)
+        assert prepare(model, feature_map, inputs, model(*inputs), SETTINGS).together == together
+
+
+def captured(model: nn.Module, inputs: list[torch.Tensor]) -> list[tuple[nn.Module, torch.Tensor]]:
+    """Outputs of the layers."""
+    found: list[tuple[nn.Module, torch.Tensor]] = []
+    handles = [
+        m.register_forward_hook(lambda m, args, out: found.append((m, out)) if isinstance(out, torch.Tensor) else None)
+        for m in model.modules()
+    ]
+    model(*inputs)
+    for handle in handles:
+        handle.remove()
+    return found
 
 
 @pytest.mark.parametrize("before", ["frozen", "validating"])
@@ -120,7 +143,7 @@ def test_layers_that_train_only_later_are_looked_at_too(before: str, batch) -> N
     model = trained_a_little(Rows(jets_first=False), inputs)
     model.norm.eval() if before == "frozen" else model.eval()
     found = prepare(model, FeatureMap.compile(data_config, SETTINGS), inputs, model(*inputs), SETTINGS)
-    assert not found.keeps_copies
+    assert not found.together
 
 
 class InPieces(Rows):
@@ -136,7 +159,7 @@ def test_networks_that_go_through_their_jets_in_pieces(batch) -> None:
     model = trained_a_little(InPieces(jets_first=True), inputs)
     settings = SealConfig.from_dict({"compare": "output", "fraction": 1.0})
     found = prepare(model, FeatureMap.compile(data_config, settings), inputs, model(*inputs), settings)
-    assert not found.keeps_copies
+    assert not found.together
 
 
 @pytest.mark.parametrize("calls", range(7))
@@ -145,7 +168,7 @@ def test_trimmers_that_wake_up_do_not_disturb_the_look(calls: int, batch) -> Non
     model = trained_a_little(build("seal_pnet.py", data_config), inputs)
     set_trimmer_calls(model, [calls] * len(trimmer_calls(model)))
     found = prepare(model, FeatureMap.compile(data_config, SETTINGS), inputs, model(*inputs), SETTINGS)
-    assert found.keeps_copies
+    assert found.together
 
 
 def test_penalties_of_different_fractions_are_computed_one_after_the_other(batch) -> None:
