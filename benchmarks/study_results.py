@@ -209,6 +209,12 @@ SUMMARY: Mapping[str, Mapping[tuple[str, str], str]] = {
         ("long_equal_time", "augment"): "boost augmentation, 6,120 steps",
         ("long", "quarter"): "GSEAL, default",
     },
+    "ParticleNet, 1,440 steps, 3,125 jets": {
+        ("sizes_longer", "plain"): "plain",
+        ("sizes_longer", "augment"): "boost augmentation",
+        ("sizes_equal_time", "augment"): "boost augmentation, 2,040 steps",
+        ("sizes_longer", "quarter"): "GSEAL, default",
+    },
     "ParticleTransformer, 480 steps": {
         ("transformer", "plain"): "plain",
         ("transformer", "augment"): "boost augmentation",
@@ -219,6 +225,7 @@ SUMMARY: Mapping[str, Mapping[tuple[str, str], str]] = {
     "ParticleTransformer, 1,440 steps": {
         ("transformer_longer", "plain"): "plain",
         ("transformer_longer", "augment"): "boost augmentation",
+        ("transformer_equal_time", "augment"): "boost augmentation, 2,040 steps",
         ("transformer_longer", "quarter"): "GSEAL, default",
         ("transformer_longer", "quarter-3"): "GSEAL, weight 3",
         ("transformer_longer", "quarter-10"): "GSEAL, weight 10",
