@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import Any, TypeVar
 
 from seal_weaver.errors import SampleError
@@ -28,8 +29,35 @@ def _start_worker(cancelled: Any) -> None:
     _cancelled = cancelled
     # A terminal sends Ctrl-C to the workers too; the parent ends them in good order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # It terminates them where one has died, as Ctrl-C makes it while it starts.
+    signal.signal(signal.SIGTERM, _terminate)
     # A parent that is killed cannot do that, and its workers would wait for ever.
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+class _Terminated(BaseException):
+    """Raised within a task, so that it can remove what it has not finished."""
+
+
+_at_work = False
+
+
+def _terminate(*_: Any) -> None:
+    if _at_work:
+        raise _Terminated
+    os._exit(1)
+
+
+def _run(function: Callable[[Task], Result], task: Task) -> Result:
+    """The function in a worker, which ends if it is terminated; the executor's loop would go on."""
+    global _at_work
+    _at_work = True
+    try:
+        return function(task)
+    except _Terminated:
+        os._exit(1)
+    finally:
+        _at_work = False
 
 
 def _end_with_parent() -> None:
@@ -65,7 +93,7 @@ def in_order(function: Callable[[Task], Result], tasks: Sequence[Task], jobs: in
     cancelled = context.Event()
     executor = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(cancelled,))
     try:
-        yield from executor.map(function, tasks)
+        yield from executor.map(partial(_run, function), tasks)
     except BrokenProcessPool as error:
         raise SampleError(
             "a worker process died (out of memory?); try jobs=1. A script that uses several needs "
