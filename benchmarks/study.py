@@ -69,7 +69,8 @@ def scan_settings(part: str, seed: int, options: argparse.Namespace) -> dict[str
     own = merge({"evaluate": {"num-jets": options.test_jets}}, read_part(part))
     evaluation = {"data-test": str(options.test.resolve())}
     settings = merge(own, {"weaver": files, "options": {"seed": seed}, "evaluate": evaluation})
-    del settings["title"]
+    for ours in ("title", "extrapolate"):
+        settings.pop(ours, None)
     network = settings["options"]
     if "base" in network:
         network["base"] = str((PARTS / network["base"]).resolve())
@@ -130,7 +131,7 @@ def evaluate_all(stages: demo.Stages, options: argparse.Namespace) -> None:
         if not all(_is_evaluated(folder, point) for point in points):
             words = [*demo.command("seal-weaver", "seal_weaver.cli"), "scan", "collect", str(folder.path)]
             stages.run(f"evaluate {part} {folder.path.name}", words)
-        for point in points:
+        for point in points if read_part(part).get("extrapolate", True) else ():
             place = folder.of(point) / study_results.EXTRAPOLATION
             if not (place / study_results.METRICS).exists():
                 evaluate_point(folder, point, place, options)
