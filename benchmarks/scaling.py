@@ -30,7 +30,11 @@ import torch
 import yaml
 
 FRACTION = 0.25
-PENALTIES = ("gseal", "delta_difference", "delta_autograd")
+TRAININGS: Mapping[str, Mapping[str, Any]] = {
+    **{name: step_cost.PENALTIES[name] for name in ("gseal", "delta_difference", "delta_autograd")},
+    "augmentation": {"gseal": False, "augment": {"fraction": 0.5}},
+}
+"""Name -> what it adds to the settings; augmentation as in the study."""
 NETWORKS = {"ParticleNet": ("pnet", "particlenet"), "ParticleTransformer": ("part", "transformer")}
 """Name -> network of ``step_cost``, part of the study that describes it."""
 
@@ -91,13 +95,14 @@ def two_passes(plain: step_cost.Stepper, batches: list[Any]) -> float:
 
 
 def measure(task: Task, name: str, batches: list[Any], config: Any, device: torch.device) -> dict[str, Any]:
+    """A row of the results."""
     network, part = NETWORKS[name]
     options = study.read_part(part)["options"]
 
     def stepper(seal: Any) -> step_cost.Stepper:
         return step_cost.Stepper(network, config, seal, device, options)
 
-    others = {penalty: stepper({"fraction": FRACTION, **step_cost.PENALTIES[penalty]}) for penalty in PENALTIES}
+    others = {training: stepper({"fraction": FRACTION, **seal}) for training, seal in TRAININGS.items()}
     plain = stepper(False)
     title = f"{name}, {task.batch} jets, {task.particles} particles, {task.classes} classes"
     return {

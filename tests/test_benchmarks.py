@@ -15,7 +15,10 @@ TINY_PNET = {"conv_params": [(4, (8, 8)), (4, (16, 16))], "fc_params": [(16, 0.1
 TINY_PART = {"embed_dims": [8, 8], "pair_embed_dims": [8], "num_heads": 2, "num_layers": 1, "num_cls_layers": 1}
 TINY = {"pnet": TINY_PNET, "part": TINY_PART}
 CPU = torch.device("cpu")
-SCRIPTS = ("demo", "estimators", "long_run", "published_recipe", "step_cost")
+SCRIPTS = (
+    *("demo", "estimators", "long_run", "published_recipe", "scaling", "step_cost", "study", "study_figures"),
+    "study_results",
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,20 @@ def test_penalties_cost_time_and_memory(scripts, jets, network: str, penalties: 
     assert result["plain_memory_mb"] > 0
     assert all(ratio > 1 for ratio in result["memory_ratio"].values())
     assert all(row["min"] <= row["median"] <= row["max"] for row in result["ratio"].values())
+
+
+def test_the_price_is_measured_for_any_batch_and_number_of_particles_and_classes(scripts) -> None:
+    scaling = scripts["scaling"]
+    assert {(task.batch, task.particles, task.classes) for task in scaling.tasks()} >= {(64, 40, 2), (64, 40, 10)}
+    task = scaling.Task(batch=8, particles=16, classes=5)
+    np.random.seed(1)
+    config, batches = scaling.load(task, JETS, 4)
+    inputs, _ = batches[0]
+    assert {x.shape[2] for x in inputs} == {1, 16} and len(inputs[0]) == 8
+    assert {int(y) for _, labels in batches for y in labels} == set(range(5))
+    row = scaling.measure(task, "ParticleNet", batches, config, CPU)
+    assert set(row["ratio"]) == set(scaling.TRAININGS) and row["two_passes"] > 1
+    assert row["memory_ratio"]["gseal"] > 1
 
 
 def test_the_published_recipe_is_measured_beside_ours(scripts, jets) -> None:

@@ -110,7 +110,39 @@ def test_networks_that_mix_the_copies_are_given_them_one_after_the_other(jets_fi
         model(*few)
         assert mean(ledger.take()) > 0
         rows = jets * inputs[1].shape[2]
-        assert calls[-2:] == ([calls[-2], 2 * rows] if jets_first else [rows, rows])
+        if jets_first:
+            assert calls[-1] == 2 * rows
+        else:
+            assert calls[-2:] == [rows, rows]
+
+
+def test_many_jets_go_one_copy_after_the_other(batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On whatever device: both penalties of 24 jets are three copies."""
+    data_config, inputs, _ = batch
+    inputs = [x[:24] for x in inputs]
+    model = trained_a_little(Rows(jets_first=True), inputs)
+    model.norm.momentum = 0.0  # its statistics stand still: the function is the same in both steps
+    ledger = attach(model, data_config, gseal={}, delta_seal={"estimator": "finite_difference"})
+    calls: list[int] = []
+    model.norm.register_forward_hook(lambda m, args, out: calls.append(len(args[0]) // inputs[1].shape[2]))
+    totals = []
+    for limit in (72, 71):
+        monkeypatch.setattr("seal_weaver.terms._TOGETHER", limit)
+        model(*inputs)
+        totals.append({name: mean([entry], name).item() for entry in ledger.take() for name in entry.terms})
+    assert calls[-5:] == [72, 24, 24, 24, 24], "all together; the main pass and three of one copy each"
+    assert totals[0] == pytest.approx(totals[1], rel=1e-3)
+
+
+def test_a_loaded_value_that_is_no_number_is_not_reproduced(batch) -> None:
+    data_config, inputs, _ = batch
+    inputs = [x.clone() for x in inputs]
+    inputs[1][3, 0, 0] = torch.nan
+    model, feature_map = Rows(jets_first=True), FeatureMap.compile(data_config, SETTINGS)
+    with torch.no_grad(), traceless(model, torch.device("cpu")) as statistics:
+        function = DeployedFunction(model, feature_map, inputs, SETTINGS, torch.float32, statistics)
+        function.reference(feature_map.momenta(inputs))
+    assert function.usable.logical_not().nonzero().flatten().tolist() == [3]
 
 
 def test_large_activations_go_through_a_cpu_one_copy_after_the_other(batch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +203,7 @@ def test_trimmers_that_wake_up_do_not_disturb_the_look(calls: int, batch) -> Non
     assert found.together
 
 
-def test_penalties_of_different_fractions_are_computed_one_after_the_other(batch) -> None:
+def test_penalties_of_different_fractions_are_those_of_each_alone(batch) -> None:
     data_config, inputs, _ = batch
     model = trained_a_little(build("seal_pnet.py", data_config), inputs)
     sections = {"gseal": {"fraction": 0.5}, "delta_seal": {"estimator": "finite_difference"}}

@@ -77,6 +77,13 @@ def test_only_unfinished_trainings_are_forgotten(scripts, tmp_path: Path) -> Non
     assert "command.sh" in after["all"]
 
 
+def test_what_a_part_says_of_its_evaluation_holds_and_what_the_study_reads_stays_here(scripts) -> None:
+    own, common = (scripts["study"].scan_settings(part, 1, options()) for part in ("finetune", "longer"))
+    assert (own["evaluate"]["num-jets"], own["evaluate"]["beta"]) == (3000, [])
+    assert common["evaluate"]["num-jets"] == 100
+    assert not {"title", "extrapolate"} & set(own)
+
+
 def test_some_settings_of_a_part_can_be_chosen(scripts) -> None:
     chosen = scripts["study"].scan_settings("particlenet", 1, options("plain", "augment", "quarter"))
     assert list(chosen["points"]) == ["plain", "augment"]
