@@ -93,7 +93,11 @@ def in_order(function: Callable[[Task], Result], tasks: Sequence[Task], jobs: in
     cancelled = context.Event()
     executor = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(cancelled,))
     try:
-        yield from executor.map(partial(_run, function), tasks)
+        results = executor.map(partial(_run, function), tasks)
+        # The executor looks for the deaths of those workers that it knew when it last woke up, which is before the
+        # last one starts: without another task that one's death goes unseen until a result comes.
+        executor.submit(int)
+        yield from results
     except BrokenProcessPool as error:
         raise SampleError(
             "a worker process died (out of memory?); try jobs=1. A script that uses several needs "
