@@ -60,7 +60,11 @@ def part_names() -> list[str]:
     return sorted(file.stem for file in PARTS.glob("*.yaml") if file.stem != COMMON)
 
 
-DEFAULT_PARTS = [part for part in part_names() if part != "finetune"]
+def fine_tunes(part: str) -> bool:
+    return read_part(part)["weaver"].get("load-model-weights") == PRETRAINED
+
+
+DEFAULT_PARTS = [part for part in part_names() if not fine_tunes(part)]
 
 
 def scan_settings(part: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -84,7 +88,7 @@ def scan_settings(part: str, seed: int, options: argparse.Namespace) -> dict[str
 def required_files(parts: Sequence[str], options: argparse.Namespace) -> None:
     """Raise ScanError for a part that needs --pretrained, without it."""
     for part in parts:
-        if read_part(part)["weaver"].get("load-model-weights") == PRETRAINED and options.pretrained is None:
+        if fine_tunes(part) and options.pretrained is None:
             raise ScanError(f"the part {part} fine-tunes a network: expected --pretrained FILE, found none")
 
 
@@ -177,7 +181,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     for name in ("train", "val", "test", "highpt"):
         add(f"--{name}", type=Path, required=True, help="ROOT file with the project's branches")
-    add("--pretrained", type=Path, help="checkpoint of ParticleNet_kin, for the part finetune")
+    add("--pretrained", type=Path, help="checkpoint of ParticleNet_kin, for the parts that fine-tune")
     add("--output", type=Path, default=Path("study_output"), help="folder for everything (default: %(default)s)")
     add("--only", nargs="+", choices=part_names(), default=DEFAULT_PARTS, metavar="PART", help=", ".join(part_names()))
     add("--seeds", nargs="+", type=int, default=[1, 2, 3], help="(default: 1 2 3)")

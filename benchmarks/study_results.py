@@ -200,6 +200,8 @@ SUMMARY: Mapping[str, Mapping[tuple[str, str], str]] = {
         ("equal_time", "augment"): "boost augmentation, 2,040 steps",
         ("longer_quarter", "quarter"): "GSEAL, default",
         ("longer", "gseal-1"): "GSEAL, `fraction: 0.5`",
+        ("smaller_fractions", "eighth"): "GSEAL, `fraction: 0.125`",
+        ("smaller_fractions", "sixteenth"): "GSEAL, `fraction: 0.0625`",
         ("longer_quarter", "quarter-3"): "GSEAL, weight 3",
         ("longer_quarter", "quarter-both"): "GSEAL, weight 3, and deltaSEAL",
     },
@@ -226,12 +228,14 @@ SUMMARY: Mapping[str, Mapping[tuple[str, str], str]] = {
         ("transformer_longer", "plain"): "plain",
         ("transformer_longer", "augment"): "boost augmentation",
         ("transformer_equal_time", "augment"): "boost augmentation, 2,040 steps",
+        ("transformer_equal_time", "augment-all"): "the same, all jets boosted",
         ("transformer_longer", "quarter"): "GSEAL, default",
         ("transformer_longer", "quarter-3"): "GSEAL, weight 3",
         ("transformer_longer", "quarter-10"): "GSEAL, weight 10",
     },
     "ParticleTransformer, 4,320 steps": {
         ("transformer_long", "plain"): "plain",
+        ("transformer_long_equal_time", "augment"): "boost augmentation, 6,120 steps",
         ("transformer_long", "quarter-3"): "GSEAL, weight 3",
     },
     "L-GATr-slim, exactly invariant, 480 steps": {
@@ -242,6 +246,7 @@ SUMMARY: Mapping[str, Mapping[tuple[str, str], str]] = {
     "Published ParticleNet_kin, fine-tuned for 200 steps": {
         ("finetune", "plain"): "plain",
         ("finetune", "augment"): "boost augmentation",
+        ("finetune_equal_time", "augment"): "boost augmentation, 300 steps",
         ("finetune", "gseal-1"): "GSEAL, default",
     },
 }
@@ -251,7 +256,7 @@ SUMMARY: Mapping[str, Mapping[tuple[str, str], str]] = {
 def summary(rows: Iterable[Mapping[str, Any]]) -> str:
     """Markdown: the settings of ``SUMMARY`` that there are."""
     found = {(row["part"], row["setting"]): row for row in rows}
-    columns = ("auc", "auc_boosted", "auc_change", "gap_closed", "highpt_auc")
+    columns = ("auc", "auc_boosted", "auc_change", "gap_closed", "rms_change", "highpt_auc")
     lines = ["| | seeds | " + " | ".join(COLUMNS[name][0] for name in columns) + " |"]
     lines.append("| --- " * (len(columns) + 2) + "|")
     for heading, settings in SUMMARY.items():

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from conftest import JETS, ROOT, benchmark_scripts
 
+from seal_weaver.errors import ScanError
 from seal_weaver.evaluation import Probe, measure, write
 from seal_weaver.jobs.folder import prepare
 
@@ -82,6 +83,17 @@ def test_what_a_part_says_of_its_evaluation_holds_and_what_the_study_reads_stays
     assert (own["evaluate"]["num-jets"], own["evaluate"]["beta"]) == (3000, [])
     assert common["evaluate"]["num-jets"] == 100
     assert not {"title", "extrapolate"} & set(own)
+
+
+def test_parts_that_fine_tune_are_trained_on_demand_and_say_what_they_need(scripts) -> None:
+    study = scripts["study"]
+    assert set(study.part_names()) - set(study.DEFAULT_PARTS) == {"finetune", "finetune_equal_time"}
+    study.required_files(["longer", "finetune"], options())
+    without = options()
+    without.pretrained = None
+    study.required_files(study.DEFAULT_PARTS, without)
+    with pytest.raises(ScanError, match="finetune_equal_time fine-tunes a network: expected --pretrained FILE"):
+        study.required_files(["longer", "finetune_equal_time"], without)
 
 
 def test_some_settings_of_a_part_can_be_chosen(scripts) -> None:
