@@ -297,7 +297,6 @@ COLUMNS = {
     "rms_change": ("RMS change", 3),
     "highpt_auc": ("AUC, high pT", 4),
     "highpt_auc_change": ("AUC - plain, high pT", 4),
-    "seconds_per_step": ("s/step", 3),
 }
 
 
