@@ -20,9 +20,13 @@ KINDS = ("plain", "augmentation", "GSEAL", "deltaSEAL", "both")
 COLOUR = dict(zip(KINDS, (COLOURS[6], *COLOURS[2:3], COLOURS[0], COLOURS[1], COLOURS[3]), strict=True))
 MARKER = dict(zip(KINDS, "Xs^oD", strict=True))
 NAMES = {"GSEAL": "GSEAL", "deltaSEAL": r"$\delta$SEAL", "both": r"GSEAL + $\delta$SEAL"}
+LONGER = "augmentation, equal time"
 BARS: Mapping[str, Any] = {"ms": 4, "elinewidth": 0.6, "lw": 0.8}
 WEIGHT_PARTS = ("particlenet", "transformer", "transformer_longer")
 """Parts that vary the weight; each is a panel of the trade-off."""
+
+EQUAL_TIME = {"transformer_longer": "transformer_equal_time"}
+"""Part -> part of trainings with as much time and more steps."""
 
 LONG_PARTS = ("long", "transformer_longer")
 """The longest training of each network; each is a panel over the velocity."""
@@ -85,7 +89,7 @@ def draw_trade_off(rows: Sequence[Row]) -> Figure:
     """What a training costs in AUC as simulated against how much boosts change its output.
 
     Differences from the plain training of the same seed, so that settings with other seeds can be compared; numbers at
-    the points are weights, the band is +-0.002.
+    the points are weights, the band is +-0.002. Hollow: augmentation for as much time, against the same plain training.
     """
     chosen = panels_of(rows, WEIGHT_PARTS)
     with canvas(0.4 + 0.66 * WIDTH * len(chosen), rows=len(chosen)) as (figure, panels):
@@ -97,6 +101,7 @@ def draw_trade_off(rows: Sequence[Row]) -> Figure:
                 axes.errorbar(x, y, dy, dx, label=NAMES.get(name, name), **look)
                 if name in ("GSEAL", "deltaSEAL"):
                     _label_weights(axes, found, x, y, name)
+            _draw_equal_time(axes, settings, rows)
             axes.axhspan(-TOLERATED, TOLERATED, color="0.92", lw=0)
             _logarithmic(axes, VIOLATIONS)
             axes.margins(0.12, 0.12)
@@ -107,11 +112,22 @@ def draw_trade_off(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def _draw_equal_time(axes: Axes, settings: Sequence[Row], rows: Iterable[Row]) -> None:
+    """Augmentation with more steps, where it has the seeds of the panel's plain training."""
+    plain = next((row for row in settings if kind(row) == "plain"), None)
+    part = EQUAL_TIME.get(settings[0]["part"])
+    for row in rows:
+        if plain and row["part"] == part and kind(row) == "augmentation" and row["seeds"] == plain["seeds"]:
+            (x, dx), (y, dy) = estimates([row], "rms_change"), estimates([row], "auc")
+            look = {"color": COLOUR["augmentation"], "marker": MARKER["augmentation"], "mfc": "white", **BARS}
+            axes.errorbar(x, y - plain["auc"][0], dy, dx, ls="none", label=LONGER, **look)
+
+
 def _legend(figure: Figure, panels: Iterable[Axes]) -> None:
     """One legend over all panels, in the order of ``KINDS``."""
     found = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    names = [label for label in (NAMES.get(name, name) for name in KINDS) if label in found]
-    figure.legend([found[name] for name in names], names, loc="outside upper center", ncols=3)
+    names = [label for label in (*(NAMES.get(name, name) for name in KINDS), LONGER) if label in found]
+    figure.legend([found[name] for name in names], names, loc="outside upper center", ncols=2 if LONGER in names else 3)
 
 
 def _label_weights(axes: Axes, rows: Sequence[Row], x: np.ndarray, y: np.ndarray, name: str) -> None:

@@ -210,6 +210,7 @@ SUMMARY: Mapping[str, Mapping[tuple[str, str], str]] = {
         ("long", "augment"): "boost augmentation",
         ("long_equal_time", "augment"): "boost augmentation, 6,120 steps",
         ("long", "quarter"): "GSEAL, default",
+        ("long", "eighth"): "GSEAL, `fraction: 0.125`",
     },
     "ParticleNet, 1,440 steps, 3,125 jets": {
         ("sizes_longer", "plain"): "plain",
@@ -228,9 +229,10 @@ SUMMARY: Mapping[str, Mapping[tuple[str, str], str]] = {
         ("transformer_longer", "plain"): "plain",
         ("transformer_longer", "augment"): "boost augmentation",
         ("transformer_equal_time", "augment"): "boost augmentation, 2,040 steps",
-        ("transformer_equal_time", "augment-all"): "the same, all jets boosted",
+        ("transformer_equal_time", "augment-all"): "boost augmentation of all jets, 2,040 steps",
         ("transformer_longer", "quarter"): "GSEAL, default",
         ("transformer_longer", "quarter-3"): "GSEAL, weight 3",
+        ("transformer_eighth", "eighth-3"): "GSEAL, weight 3, `fraction: 0.125`",
         ("transformer_longer", "quarter-10"): "GSEAL, weight 10",
     },
     "ParticleTransformer, 4,320 steps": {

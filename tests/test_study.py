@@ -242,3 +242,19 @@ def test_figures_show_every_setting(scripts, training) -> None:
     lengths = [len(container.lines[0].get_xdata()) for axes in sizes for container in axes.containers]
     assert lengths == [3, 3, 3, 3], "two kinds, as simulated and boosted, with the full sample of part 1"
     assert all(axes.get_xlabel() for axes in (trade_off[-1], velocity[-1], sizes[-1]))
+
+
+def test_augmentation_with_more_steps_stands_beside_the_plain_training_of_its_seeds(scripts, training) -> None:
+    def drawn(seeds: tuple[int, ...]):
+        pairs = [("transformer_longer", "plain", 0.93, 0.3), ("transformer_equal_time", "augmentation", 0.935, 0.1)]
+        trainings = [
+            training(name, seed, SEALS[name], part, "ParticleTransformer", auc=auc, rms_change=change)
+            for part, name, auc, change in pairs
+            for seed in (seeds if name == "augmentation" else (1, 2))
+        ]
+        return scripts["study_figures"].draw_trade_off(scripts["study_results"].summarise(trainings)).axes[0]
+
+    found = {container.get_label(): container.lines[0].get_xydata()[0] for container in drawn((1, 2)).containers}
+    assert set(found) == {"plain", "augmentation, equal time"}
+    assert found["augmentation, equal time"] == pytest.approx([0.1, 0.005])
+    assert len(drawn((1,)).containers) == 1, "with other seeds the difference would be one of initial weights, too"
