@@ -2,7 +2,7 @@
 
     python benchmarks/peer_cost.py --jets jets.root [--batch-size 64] [--steps 15] [--output RESULT.json]
 
-The networks of ``benchmarks/study`` (parts 1, 2 and 7), with 40 constituents, on one device. Steps of all of them take
+The networks of ``benchmarks/study``, with 40 constituents, on one device. Steps of all of them take
 turns on the same batches; medians are quoted, and ratios to the plain ParticleNet, step by step. ``gseal`` is the
 default penalty. Inference is the plain network's forward pass in evaluation mode.
 """
@@ -21,6 +21,8 @@ import step_cost
 import study
 import torch
 from tqdm import tqdm
+
+from seal_weaver.config import SealConfig
 
 NETWORKS = {"ParticleNet": "particlenet", "ParticleTransformer": "transformer", "L-GATr-slim": "peers"}
 """Name -> part of the study that describes it."""
@@ -51,7 +53,7 @@ def inference(stepper: step_cost.Stepper, inputs: list[torch.Tensor]) -> float:
 def measure(data_config: Any, batches: list[Any], device: torch.device) -> dict[str, Any]:
     """Times and memory of each network, plain and with the default penalty."""
     steppers = {
-        (name, seal): make_stepper(part, data_config, {"fraction": 0.25} if seal else False, device)
+        (name, seal): make_stepper(part, data_config, {"fraction": SealConfig().fraction} if seal else False, device)
         for name, part in NETWORKS.items()
         for seal in (False, True)
     }

@@ -29,7 +29,9 @@ import study
 import torch
 import yaml
 
-FRACTION = 0.25
+from seal_weaver.config import SealConfig
+
+FRACTION = SealConfig().fraction
 TRAININGS: Mapping[str, Mapping[str, Any]] = {
     **{name: step_cost.PENALTIES[name] for name in ("gseal", "delta_difference", "delta_autograd")},
     "augmentation": {"gseal": False, "augment": {"fraction": 0.5}},

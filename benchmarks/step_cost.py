@@ -47,7 +47,7 @@ PENALTIES: dict[str, dict[str, Any]] = {
     "delta_difference": {"gseal": False, "delta_seal": {"estimator": "finite_difference"}},
     "both": {"gseal": {"weight": 1.0}, "delta_seal": {"estimator": "autograd"}},
 }
-FRACTIONS = (1.0, 0.5, 0.25)
+FRACTIONS = (1.0, 0.5, 0.25, 0.125)
 WARMUP = 2  # the first step checks the data config and the derivatives
 
 

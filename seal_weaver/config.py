@@ -86,7 +86,7 @@ class SealConfig:
     delta_seal: DeltaSealConfig | None = setting(None, parsing.switchable(DeltaSealConfig))
     augment: AugmentConfig | None = setting(None, parsing.switchable(AugmentConfig))
     compare: str = setting("probability", parsing.choice(*COMPARE_SPACES))
-    fraction: float = setting(0.25, parsing.positive_share)
+    fraction: float = setting(0.125, parsing.positive_share)
     warmup_epochs: float = setting(0.0, parsing.number(0.0))
     algebra: Mapping[str, Matrix] = setting(_NOTHING, parsing.mapping_of(parsing.matrix(4), "name to 4x4 matrix"))
     representation: str | Mapping[str, Matrix] | None = setting(None, _representation)

@@ -26,7 +26,7 @@ def test_no_section_means_the_defaults() -> None:
     assert config == SealConfig()
     assert config.gseal == GSealConfig(weight=1.0, beta2_max=0.95, rotations=False)
     assert (config.delta_seal, config.augment, config.representation) == (None, None, None)
-    assert (config.compare, config.fraction, config.warmup_epochs) == ("probability", 0.25, 0.0)
+    assert (config.compare, config.fraction, config.warmup_epochs) == ("probability", 0.125, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -430,7 +430,7 @@ def test_the_option_turns_a_section_without_penalties_to_delta_seal(section: dic
     config = load_settings(section, {"delta_seal": {}})
     assert config is not None
     assert (config.gseal, config.delta_seal) == (None, DeltaSealConfig())
-    assert config.fraction == (section or {}).get("fraction", 0.25)
+    assert config.fraction == (section or {}).get("fraction", 0.125)
 
 
 def test_the_option_adds_delta_seal_to_gseal_of_the_section() -> None:

@@ -145,8 +145,8 @@ def test_the_tables_have_a_summary_and_a_title_for_each_part(scripts, training) 
     text = results.document(results.summarise(trainings), parts)
     first, *sections = text.split("\n## ")
     names = [line.split(" | ")[0] for line in first.splitlines()[4:]]
-    assert names == ["| **ParticleNet, 1,440 steps**", "| plain", "| GSEAL, default"]
-    assert "| GSEAL, default | 1 | 0.9300 | 0.9300 | -0.0100 | 90.0 |  |" in first
+    assert names == ["| **ParticleNet, 1,440 steps**", "| plain", "| GSEAL, `fraction: 0.25`"]
+    assert "| GSEAL, `fraction: 0.25` | 1 | 0.9300 | 0.9300 | -0.0100 | 90.0 |  |" in first
     assert [section.splitlines()[0] for section in sections] == [part["title"] for part in parts.values()]
     assert "| other | 1 |" in sections[0]
 

@@ -65,7 +65,7 @@ def test_training_validation_and_prediction(name: str, run_weaver, top: Path, ca
         assert gseal["penalty"] > 0
         assert gseal["rms_change"] == pytest.approx(gseal["penalty"] ** 0.5)
         assert gseal["excluded"] <= 0.05 * gseal["jets"]
-    assert [line["gseal"]["jets"] for line in lines] == [80, 16, 80, 16]  # a quarter of 10 x 32 and of 2 x 32
+    assert [line["gseal"]["jets"] for line in lines] == [40, 8, 40, 8]  # an eighth of 10 x 32 and of 2 x 32
     weights = [line["gseal"]["weight"] for line in lines]
     assert weights[2] == 1.0
     assert 0 < weights[0] < weights[1] < 1.0
