@@ -28,7 +28,9 @@ def seal(**section) -> list[str]:
 @pytest.mark.parametrize("name", NETS)
 def test_training_validation_and_prediction(name: str, estimator: str, run_weaver, top: Path, caplog) -> None:
     network, options = NETS[name]
-    section = seal(gseal={"weight": 0.5, "fraction": 0.125}, delta_seal={"weight": 0.1, "estimator": estimator})
+    section = seal(
+        gseal={"weight": 0.5, "fraction": 0.125}, delta_seal={"weight": 0.1, "fraction": 0.25, "estimator": estimator}
+    )
     test = ["--data-test", str(JETS), "--predict-output", "p.root"]
     prefix = run_weaver(network, top, *options, *section, "--num-epochs", "2", *test)
     lines = records(prefix)
