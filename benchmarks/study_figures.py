@@ -28,7 +28,7 @@ WEIGHT_PARTS = ("particlenet", "transformer", "transformer_longer")
 EQUAL_TIME = {"transformer_longer": "transformer_equal_time"}
 """Part -> part of trainings with as much time and more steps."""
 
-LONG_PARTS = ("long", "transformer_longer")
+LONG_PARTS = ("long", "transformer_long")
 """The longest training of each network; each is a panel over the velocity."""
 
 SIZES, ALL_JETS = "sizes", "particlenet"

@@ -238,6 +238,7 @@ SUMMARY: Mapping[str, Mapping[tuple[str, str], str]] = {
     "ParticleTransformer, 4,320 steps": {
         ("transformer_long", "plain"): "plain",
         ("transformer_long_equal_time", "augment"): "boost augmentation, 6,120 steps",
+        ("transformer_long", "eighth-3"): "GSEAL, weight 3",
         ("transformer_long", "quarter-3"): "GSEAL, weight 3, `fraction: 0.25`",
         ("transformer_long_eighth", "eighth-3"): "GSEAL, weight 3, 4,680 steps",
     },

@@ -220,6 +220,7 @@ def test_figures_show_every_setting(scripts, training) -> None:
             ("particlenet", "ParticleNet"),
             ("long", "ParticleNet"),
             ("transformer_longer", "ParticleTransformer"),
+            ("transformer_long", "ParticleTransformer"),
         )
         for name, seal in [*SEALS.items(), ("GSEAL 10", {"gseal": {"weight": 10}})]
         for seed in (1, 2)
