@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from seal_weaver.errors import ScanError
 from seal_weaver.evaluation import Estimate, Evaluation, read
 from seal_weaver.evaluation.lookup import at_velocities, find_pairs
 from seal_weaver.evaluation.seeds import average
@@ -144,11 +145,17 @@ def _difference(a: Mapping[str, float | None], b: Mapping[str, float | None], of
 
 
 def summarise(trainings: Sequence[Training]) -> list[dict[str, Any]]:
-    """One row for each setting, in the order in which they come: means and sample standard deviations over seeds."""
+    """One row for each setting, in the order in which they come: means and sample standard deviations over seeds.
+
+    Raises
+    ------
+    ScanError: a seed of a setting is there twice; it would count twice
+    """
     plain = references(trainings)
     grouped: dict[tuple[str, str], list[Training]] = {}
     for training in trainings:
         grouped.setdefault((training.part, training.setting), []).append(training)
+    _require_once(grouped)
     rows = []
     for (part, setting), seeds in grouped.items():
         values = [compared(training, plain.get((training.context, training.seed))) for training in seeds]
@@ -166,6 +173,13 @@ def summarise(trainings: Sequence[Training]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _require_once(grouped: Mapping[tuple[str, str], Sequence[Training]]) -> None:
+    for (part, setting), seeds in grouped.items():
+        numbers = [training.seed for training in seeds]
+        if len(set(numbers)) < len(numbers):
+            raise ScanError(f"{part}, {setting}: expected each seed once, found {numbers}; remove one of the same seed")
 
 
 def of_common_seeds(trainings: Sequence[Training], part: str) -> list[Training]:
@@ -242,10 +256,15 @@ SUMMARY: Mapping[str, Mapping[tuple[str, str], str]] = {
         ("transformer_long", "quarter-3"): "GSEAL, weight 3, `fraction: 0.25`",
         ("transformer_long_eighth", "eighth-3"): "GSEAL, weight 3, 4,680 steps",
     },
-    "L-GATr-slim, exactly invariant, 480 steps": {
-        ("peers", "lgatr"): "plain",
-        ("peers", "lgatr-beam"): "with the beam as an input",
-        ("peers", "lgatr-beam-gseal-1"): "with the beam, and GSEAL",
+    "L-GATr-slim, 480 steps": {
+        ("peers", "lgatr"): "plain, exactly invariant",
+        ("peers", "lgatr-beam"): "plain, the beam as an input",
+        ("peers", "lgatr-beam-gseal-1"): "the beam as an input, and GSEAL, `fraction: 0.5`",
+    },
+    "L-GATr-slim, 1,440 steps": {
+        ("peers_longer", "lgatr"): "plain, exactly invariant",
+        ("peers_longer", "lgatr-beam"): "plain, the beam as an input",
+        ("peers_longer", "lgatr-beam-gseal-1"): "the beam as an input, and GSEAL, `fraction: 0.25`",
     },
     "Published ParticleNet_kin, fine-tuned for 200 steps": {
         ("finetune", "plain"): "plain",

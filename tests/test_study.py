@@ -134,6 +134,12 @@ def test_the_share_of_the_gap_is_relative_to_the_plain_training_of_the_same_seed
     assert alone["seeds"] == [3] and "gap_closed" not in alone, "no plain training with as many jets"
 
 
+def test_a_training_that_is_there_twice_does_not_count_twice(scripts, training) -> None:
+    twice = [training(seed=seed, auc=0.94, auc_boosted=0.84) for seed in (1, 2, 2)]
+    with pytest.raises(ScanError, match=r"particlenet, plain: expected each seed once, found \[1, 2, 2\]"):
+        scripts["study_results"].summarise(twice)
+
+
 def test_the_tables_have_a_summary_and_a_title_for_each_part(scripts, training) -> None:
     trainings = [
         training(part="longer", auc=0.94, auc_boosted=0.84),

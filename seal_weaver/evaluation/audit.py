@@ -21,7 +21,7 @@ from ..selfcheck import significantly_above
 from .measure import EFFICIENCIES, measure
 from .metrics import check_efficiency
 from .probes import Probe
-from .reading import load_data_config, quiet_weaver, read_batches
+from .reading import load_data_config, quiet_weaver, read_batches, readers
 from .results import Evaluation, Settings
 from .scan import scan
 from .scores import LABEL, columns, score_file
@@ -123,6 +123,8 @@ def audit(
                 files=tuple(files),
                 seed=seed,
                 versions={name: _version(name) for name in _PACKAGES},
+                num_workers=readers(files, num_workers, num_jets),
+                batch_size=batch_size,
             ),
             progress=progress,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,8 @@ def _json(report: CheckReport) -> str:
     content = asdict(report)
     for key in ("faults", "warnings"):
         content[key] = [{"fault": entry.pop("kind"), **entry} for entry in content[key]]
+    for entry in content["variables"]:  # JSON knows neither: `off` says how many jets
+        entry["largest"] = entry["largest"] if isfinite(entry["largest"] or 0.0) else None
     return json.dumps(content, indent=1, allow_nan=False)
 
 

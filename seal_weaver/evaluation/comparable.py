@@ -4,27 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
 from ..errors import EvaluationError
-from .results import Derivative, Evaluation, PairMetrics, SampleMetrics
+from .results import Derivative, Evaluation, PairMetrics, SampleMetrics, Settings
 
 __all__ = ["check_same_jets", "find_doubts", "restrict"]
 
 MUST_AGREE: Mapping[str, Callable[[Evaluation], Any]] = {
     "classes": lambda evaluation: evaluation.classes,
     "jets": lambda evaluation: evaluation.jets,
-    "files": lambda evaluation: evaluation.settings.files if evaluation.settings is not None else None,
+    "files": lambda e: tuple(map(normpath, e.settings.files)) if e.settings is not None else None,
 }
 """What says which jets were evaluated; None where it is not known."""
 
 SHOULD_AGREE: Mapping[str, Callable[[Evaluation], Any]] = {
     "the seed of the transformations": lambda e: e.settings.seed if e.settings is not None else None,
+    "the order of the jets": lambda e: _order(e.settings) if e.settings is not None else None,
     "the number of jets that can be transformed": lambda evaluation: evaluation.usable,
     # they follow from the jets' pT: of other jets under the same path they are others, too
     "the division into ranges of pT": lambda evaluation: " ".join(f"{b.low:g}-{b.high:g}" for b in evaluation.pt_bins),
 }
+
+
+def _order(settings: Settings) -> str:
+    """Transformations are drawn jet by jet, as they come."""
+    if settings.num_workers <= 1:
+        return "that of the files"
+    return f"that of {settings.num_workers} readers in batches of {settings.batch_size}"
 
 
 def check_same_jets(evaluations: Mapping[Path, Evaluation]) -> None:

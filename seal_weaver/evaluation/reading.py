@@ -167,6 +167,12 @@ def read_batches(
         raise _nothing_selected(files, data_config)
 
 
+def readers(files: Sequence[str], num_workers: int, num_jets: int | None) -> int:
+    """How many processes read at the same time in ``read_batches``, at most."""
+    longest = max(len(group) for group in find_files(files).values())
+    return min(num_workers, longest if num_jets is None else 1)
+
+
 @contextlib.contextmanager
 def standardised(path: str | Path, files: Sequence[str]) -> Iterator[Path]:
     """The path of a temporary copy of a data config that can be read at once, without its observers.

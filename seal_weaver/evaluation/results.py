@@ -170,7 +170,10 @@ class Derivative:
 
 @dataclass(frozen=True)
 class Settings:
-    """What was evaluated: paths as given, the seed of the transformations, versions of the packages."""
+    """What was evaluated: paths as given, the seed of the transformations, versions of the packages.
+
+    ``num_workers`` read at the same time, each a batch in turn: with more than one the jets are in another order.
+    """
 
     model: str
     data_config: str
@@ -179,6 +182,8 @@ class Settings:
     files: tuple[str, ...]
     seed: int
     versions: Mapping[str, str]
+    num_workers: int = 1
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)

@@ -182,8 +182,8 @@ def choose_pt_bins(pt: np.ndarray | None, bins: Sequence[float] | int, jets: int
         edges = [float(edge) for edge in bins]
         if pt is None:
             raise EvaluationError("pt_bins: edges need the jets' pT, got pt = None")
-        if len(edges) < 2 or not all(low < high for low, high in pairwise(edges)):
-            raise EvaluationError(f"pt_bins: expected two or more edges that rise, got {edges}")
+        if len(edges) < 2 or not all(low < high for low, high in pairwise(edges)) or not np.isfinite(edges).all():
+            raise EvaluationError(f"pt_bins: expected two or more finite edges that rise, got {edges}")
     return tuple(PtBin(low, high) for low, high in pairwise(edges))
 
 

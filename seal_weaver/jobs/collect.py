@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..errors import ScanError
+from ..errors import ScanError, SealError
 from ..evaluation import compare, evaluate
 from . import evaluations
 from .folder import ScanFolder
@@ -21,26 +21,34 @@ AUDIT, COLLECTED = "audit", "collected"
 _WORDS = "arguments.txt"
 
 
-def collect(folder: ScanFolder, points: list[Progress]) -> Path:
-    """Evaluate finished points that are not yet evaluated in this way, then compare them; returns the directory.
+def collect(folder: ScanFolder, points: list[Progress]) -> tuple[Path, dict[str, str]]:
+    """Evaluate finished points that are not yet evaluated in this way, then compare them.
+
+    Returns the directory, and of points that cannot be evaluated (a training that diverged) name -> why.
 
     Raises
     ------
-    ScanError: no point is finished, or there are no files to evaluate on
-    SealError: as ``seal-weaver evaluate`` and ``seal-weaver compare``
+    ScanError: no point is finished, none can be evaluated, or there are no files to evaluate on
+    SealError: as ``seal-weaver compare``
     """
     evaluations.check_evaluate(folder.scan.evaluate)
     finished = [progress.point for progress in points if progress.state == "finished"]
     if not finished:
         raise ScanError(f"{folder.path}: nothing to collect, no point is finished")
-    missing = [(point, words) for point in finished if not _is_evaluated(folder, point, words := _words(folder, point))]
-    for point, words in tqdm(missing, unit="point", desc="collect", disable=not missing):
-        _evaluate(folder, point, words)
+    left_out: dict[str, str] = {}
+    for point in tqdm(finished, unit="point", desc="collect"):
+        try:
+            _evaluate(folder, point)
+        except SealError as error:
+            left_out[point.name] = str(error)
+    evaluated = [point for point in finished if point.name not in left_out]
+    if not evaluated:
+        raise ScanError("\n".join(f"{name}: {reason}" for name, reason in left_out.items()))
     parser = argparse.ArgumentParser()
     compare.add_arguments(parser)
-    words = [f"{point.setting}:{folder.of(point) / AUDIT}" for point in finished]
+    words = [f"{point.setting}:{folder.of(point) / AUDIT}" for point in evaluated]
     compare.run(parser.parse_args([*words, "--output", str(folder.path / COLLECTED)]))
-    return folder.path / COLLECTED
+    return folder.path / COLLECTED, left_out
 
 
 def _is_evaluated(folder: ScanFolder, point: Point, words: list[str]) -> bool:
@@ -65,8 +73,10 @@ def _words(folder: ScanFolder, point: Point) -> list[str]:
     return evaluations.words(section, files, point.options, place, chosen, place / AUDIT)
 
 
-def _evaluate(folder: ScanFolder, point: Point, words: list[str]) -> None:
-    place = folder.of(point)
+def _evaluate(folder: ScanFolder, point: Point) -> None:
+    words, place = _words(folder, point), folder.of(point)
+    if _is_evaluated(folder, point, words):
+        return
     (place / AUDIT).mkdir(exist_ok=True)
     (place / AUDIT / _WORDS).unlink(missing_ok=True)
     with (place / AUDIT / "summary.txt").open("w") as file, redirect_stdout(file):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import shutil
+import time
 from pathlib import Path
 
 from ..errors import ScanError
@@ -16,8 +17,11 @@ from .progress import Progress, ask_queue, look, render
 
 __all__ = ["add_arguments", "run"]
 
+_GRACE = 5.0  # seconds
 _BEGIN = ("waiting",)
 _RESUME = ("waiting", "failed", "interrupted")
+_RESUME_HERE = (*_RESUME, "silent")
+"""Nobody else can say of a training on another machine, or in a container that is gone, whether it has ended."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,13 +54,17 @@ def run(options: argparse.Namespace) -> int:
         print(render(points, None if folder.scan.backend == "local" else queue is not None))
         return 0
     if options.action == "collect":
-        print(collect(folder, points))
+        place, left_out = collect(folder, points)
+        print(place)
+        for name, reason in left_out.items():
+            print(f"{name} cannot be evaluated, and is left out: {reason}")
         missing = [progress.point.name for progress in points if progress.state != "finished"]
         if missing:
             print(f"{len(missing)} of {len(points)} points are not finished, and left out: {', '.join(missing)}")
         return 0
     require_in_place(folder)
-    states = _BEGIN if options.action == "submit" else _RESUME
+    resume = _RESUME_HERE if folder.scan.backend == "local" else _RESUME
+    states = _BEGIN if options.action == "submit" else resume
     return _submit(folder, points, [progress.point for progress in points if progress.state in states], queue is None)
 
 
@@ -85,16 +93,22 @@ def _command(folder: ScanFolder, names: list[str]) -> list[str]:
 
 
 def _run_here(folder: ScanFolder, points: list[Point]) -> int:
-    failed = local.run(folder, points)
-    seen = [progress for progress in look(folder, None) if progress.point in failed]
-    # whoever finds a training running already has not failed
-    busy = [progress for progress in seen if progress.state == "running"]
-    bad = [progress for progress in seen if progress.state not in ("running", "finished")]
+    failed, busy = local.run(folder, points)
     if busy:
         print(f"{len(busy)} of {len(points)} trainings run already, begun by someone else")
-    if bad:
-        print(render(bad, None))
-        raise ScanError(f"{len(bad)} of {len(points)} trainings failed; see log.txt in their directories")
+    if failed:
+        print(render(_ended(folder, failed), None))
+        raise ScanError(f"{len(failed)} of {len(points)} trainings failed; see log.txt in their directories")
     done = len(points) - len(busy)
     print(f"{done} trainings are done; next: seal-weaver scan collect {shlex.quote(str(folder.path))}")
     return 0
+
+
+def _ended(folder: ScanFolder, points: list[Point]) -> list[Progress]:
+    """How these ended; where the script alone was killed its training is given some seconds to notice."""
+    end = time.monotonic() + _GRACE
+    while True:
+        seen = [progress for progress in look(folder, None) if progress.point in points]
+        if time.monotonic() > end or not any(progress.state == "running" for progress in seen):
+            return seen
+        time.sleep(0.1)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 from ..errors import ConfigError
@@ -104,10 +105,8 @@ def _nest(items: Iterable[tuple[str, Any]], base: Mapping[str, Any], path: str) 
 def _labels(axes: Iterable[str]) -> dict[str, str]:
     """Axis -> the end of its name that no other axis shares: `seal.gseal.weight` -> `weight`, or `gseal.weight`."""
     ends = {axis: [".".join(axis.split(".")[-n:]) for n in range(1, axis.count(".") + 2)] for axis in axes}
-    return {
-        axis: slug(next(e for e in own if not any(e in others for a, others in ends.items() if a != axis)))
-        for axis, own in ends.items()
-    }
+    shared = Counter(chain.from_iterable(ends.values()))
+    return {axis: slug(next((end for end in own if shared[end] == 1), axis)) for axis, own in ends.items()}
 
 
 def _text(value: Any) -> str:
@@ -125,11 +124,20 @@ def _plain(value: Any) -> str:
 
 
 def _require_distinct(points: Iterable[Point]) -> None:
-    seen: dict[str, Point] = {}
+    """Names are of one point each, and settings, whose seeds are averaged, of one training but for its seed."""
+    names: dict[str, Point] = {}
+    settings: dict[str, Point] = {}
     for point in points:
-        if point.name in seen:
-            raise ConfigError("scan", f"two points are called {point.name}: {_show(seen[point.name])}, {_show(point)}")
-        seen[point.name] = point
+        first = settings.setdefault(point.setting, point)
+        if _but_seed(first) != _but_seed(point):
+            raise ConfigError("scan", f"two settings are called {point.setting}: {_show(first)}, {_show(point)}")
+        if point.name in names:
+            raise ConfigError("scan", f"two points are called {point.name}: {_show(names[point.name])}, {_show(point)}")
+        names[point.name] = point
+
+
+def _but_seed(point: Point) -> dict[str, Any]:
+    return {key: value for key, value in point.settings.items() if key != SEED}
 
 
 def _show(point: Point) -> str:

@@ -15,13 +15,16 @@ from .progress import read_metrics
 __all__ = ["run"]
 
 _PAUSE = 0.5  # seconds between looks at the logs
+_BUSY = 75
+"""Exit status of a script that finds its training running already."""
 
 
-def run(folder: ScanFolder, points: Sequence[Point]) -> list[Point]:
-    """Run the points' commands; returns those that failed."""
-    waiting, failed = list(points), list[Point]()
+def run(folder: ScanFolder, points: Sequence[Point]) -> tuple[list[Point], list[Point]]:
+    """Run the points' commands; returns those that failed, and those that someone else had begun."""
+    waiting, failed, busy = list(points), list[Point](), list[Point]()
     running: list[tuple[Point, subprocess.Popen[bytes]]] = []
     total = sum(int(point.weaver["num-epochs"]) for point in points)
+    epochs = {point.name: len(read_metrics(folder.of(point))) for point in points}
     with tqdm(total=total, unit="epoch", desc="scan", mininterval=2.0) as bar:
         try:
             while waiting or running:
@@ -29,18 +32,22 @@ def run(folder: ScanFolder, points: Sequence[Point]) -> list[Point]:
                     point = waiting.pop(0)
                     running.append((point, _start(folder, point)))
                 time.sleep(_PAUSE)
-                failed += [point for point, process in running if process.poll()]
-                running = [(point, process) for point, process in running if process.poll() is None]
+                # asked once: what ends between two questions would be in no list
+                codes = [(point, process, process.poll()) for point, process in running]
+                failed += [point for point, _, code in codes if code and code != _BUSY]
+                busy += [point for point, _, code in codes if code == _BUSY]
+                running = [(point, process) for point, process, code in codes if code is None]
+                epochs |= {point.name: len(read_metrics(folder.of(point))) for point, _, _ in codes}
                 counts = f"{len(running)} running, {len(waiting)} waiting, {len(failed)} failed"
                 bar.set_postfix_str(counts, refresh=False)
-                bar.update(sum(len(read_metrics(folder.of(point))) for point in points) - bar.n)
+                bar.update(sum(epochs.values()) - bar.n)
         finally:
             # on an interrupt each script ends its training and notes it
             for _, process in running:
                 process.terminate()
             for _, process in running:
                 process.wait()
-    return failed
+    return failed, busy
 
 
 def _start(folder: ScanFolder, point: Point) -> subprocess.Popen[bytes]:

@@ -13,6 +13,7 @@ __all__ = [
     "COPIES",
     "FLAGS",
     "LISTS",
+    "NOT_RESUMED",
     "OPTION_COPIES",
     "PATHS",
     "PREFIX",
@@ -58,6 +59,9 @@ RESERVED = {
     ),
 }
 """Options of weaver's that have no place in a scan, and why."""
+
+NOT_RESUMED = ("one-cycle",)
+"""Schedules of the learning rate that weaver continues in the wrong place after ``--load-epoch``."""
 
 REQUIRED = ("data-train", "data-config", "network-config", "num-epochs")
 

@@ -74,12 +74,12 @@ def _state(status: list[str], folder: Path, queue: Mapping[str, str] | None, que
         return "finished"
     if queued is not None:
         return queued
+    held = _lock_is_held(folder / "lock")
+    if held:  # before there is a status, the script may be setting up its environment
+        return "running"
     if not status or status[0] == "failed":
         return status[0] if status else "waiting"
-    held = _lock_is_held(folder / "lock") if status[1] == socket.gethostname() else None
-    if held is not None:
-        return "running" if held else "interrupted"
-    if queue is not None:
+    if queue is not None or (held is False and status[1] == socket.gethostname()):
         return "interrupted"
     log = folder / "log.txt"
     return "silent" if log.exists() and time.time() - log.stat().st_mtime > _SILENCE else "running"

@@ -51,11 +51,21 @@ last_complete_epoch() {{
 }}
 resume=()
 epoch=$(last_complete_epoch)
-if [ -n "$epoch" ]; then resume=(--load-epoch "$epoch"); fi
+{anew}if [ -n "$epoch" ]; then resume=(--load-epoch "$epoch"); fi
 echo  # a progress bar that was cut off has not ended its line
 echo "--- $(date) on $(hostname): ${{epoch:+continues after epoch }}${{epoch:-starts}}"
 set_status running
 """
+
+_ANEW = """\
+if [ -n "$epoch" ]; then
+    echo
+    echo "epochs up to $epoch are complete, but weaver would continue {schedule} in the wrong place: from the beginning"
+    rm -f {prefix}_*
+    epoch=
+fi
+"""
+"""weaver 0.5.3 counts epochs where this schedule counts steps: a training that it continues ends at the peak."""
 
 _TAIL = """\
 weaver=$!
@@ -76,7 +86,9 @@ def command_script(point: Point, environment: Environment, folder: Path) -> str:
     """The script of a point whose directory is ``folder``."""
     parts = [_HEAD.format(enter=enter(folder / point.name))]
     parts.append("\n".join([*environment.shell(), "export TQDM_MININTERVAL=${TQDM_MININTERVAL:-10}", ""]))
-    parts += [_RESUME.format(prefix=options.PREFIX), _command(point, environment)]
+    schedule = str(point.weaver.get("lr-scheduler"))
+    anew = _ANEW.format(schedule=schedule, prefix=options.PREFIX) if schedule in options.NOT_RESUMED else ""
+    parts += [_RESUME.format(prefix=options.PREFIX, anew=anew), _command(point, environment)]
     parts.append(_TAIL.format(last=int(point.weaver["num-epochs"]) - 1))
     return "\n".join(parts)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -60,7 +61,21 @@ def _outputs(dataset: str, sources: Sequence[Path], output: Path, parts: int, fo
         raise SampleError(f"output: {str(output)!r} cannot be made a directory: {error}") from error
     digits = len(str(parts - 1))
     endings = [f"_{i:0{digits}}" for i in range(parts)] if parts > 1 else [""]
-    return [[output / f"{stem}{ending}.{form}" for ending in endings] for stem in stems]
+    targets = [[output / f"{stem}{ending}.{form}" for ending in endings] for stem in stems]
+    for stem, own in zip(stems, targets, strict=True):
+        _require_no_others(output, stem, form, own)
+    return targets
+
+
+def _require_no_others(output: Path, stem: str, form: str, own: Sequence[Path]) -> None:
+    """Files of the same input in other parts would be read beside these: its jets would count twice."""
+    part = re.compile(rf"{re.escape(stem)}(_\d+)?\.{form}")
+    others = sorted(path.name for path in output.iterdir() if part.fullmatch(path.name) and path not in own)
+    if others:
+        raise SampleError(
+            f"output: {str(output)!r} has {others[0]}{f' and {len(others) - 1} more' if len(others) > 1 else ''} of an "
+            "earlier conversion in other parts, with the same jets; remove them first"
+        )
 
 
 def _summary_path(dataset: str, task: Task) -> Path:

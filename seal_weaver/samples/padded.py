@@ -152,7 +152,8 @@ def _good_places(
 ) -> np.ndarray:
     """True where a constituent of a possible momentum stands, (N, P)."""
     possible = np.isfinite(momenta[0]) & np.isfinite(momenta[1]) & np.isfinite(momenta[2]) & np.isfinite(momenta[3])
-    good = padded.occupied & possible & (momenta[3] > 0)
+    transverse = (momenta[0] != 0) | (momenta[1] != 0)  # without it there is neither pseudorapidity nor azimuth
+    good = padded.occupied & possible & transverse & (momenta[3] > 0)
     bad = padded.occupied & ~good
     if bad.any():
         rows = padded.first_row + np.flatnonzero(bad.any(axis=1))

@@ -410,6 +410,17 @@ def test_space_like_momenta(tmp_path: Path, jets, capsys) -> None:
     assert fault["remedy"] == "" and report["remedied"] is False
 
 
+@pytest.mark.parametrize("branch", ["part_px", "part_energy", "part_deta"])
+def test_one_value_that_is_not_finite_is_found(branch: str, tmp_path: Path, jets, capsys) -> None:
+    def edit(branches: dict) -> None:
+        values = ak.to_numpy(ak.flatten(branches[branch])).copy()
+        values[0] = np.inf
+        branches[branch] = ak.unflatten(values, ak.num(branches[branch]))
+
+    report = check(config_of(tmp_path), jets(edit), capsys)
+    assert all(v["largest"] is None or v["largest"] >= 0 for v in report["variables"])
+
+
 def test_what_is_not_recognised_still_names_the_variables(tmp_path: Path, jets, capsys) -> None:
     def spoil(branches: dict) -> None:
         branches["part_deta"] = branches["part_deta"] * 1.7 + 0.1

@@ -270,6 +270,21 @@ def test_doubts() -> None:
     check_same_jets({A: unknown, B: make_evaluation()})
 
 
+def test_jets_in_another_order_are_transformed_otherwise() -> None:
+    first = make_evaluation()
+    assert first.settings is not None
+    several = replace(first, settings=replace(first.settings, num_workers=2, batch_size=64))
+    assert find_doubts({A: several, B: several}) == []
+    (doubt,) = find_doubts({A: first, B: several})
+    assert doubt.startswith(
+        "the order of the jets is that of the files in a/metrics.json, but that of 2 readers in batches of 64 in b/"
+    )
+
+
+def test_another_spelling_of_a_path_is_the_same_file() -> None:
+    check_same_jets({A: make_evaluation(), B: make_evaluation(files=("./test/top.root", "test//qcd.root"))})
+
+
 def test_other_ranges_of_pt_are_said_and_not_averaged() -> None:
     first = make_evaluation()
     other = replace(first, pt_bins=(PtBin(100.0, 200.0), PtBin(200.0, 300.0)))

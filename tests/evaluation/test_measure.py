@@ -343,8 +343,9 @@ REFUSED: dict[str, dict[str, Any]] = {
     "pt: expected numbers (600,), one for each label, got float64 (3,)": {"pt": np.ones(3)},
     "pt: 2 of 600 jets have values that are not finite": {"pt": np.where(np.arange(N) < 2, np.inf, 1.0)},
     "pt_bins: edges need the jets' pT, got pt = None": {"pt_bins": [1.0, 2.0]},
-    "pt_bins: expected two or more edges that rise, got [2.0, 1.0]": {"pt": np.ones(N), "pt_bins": [2, 1]},
-    "pt_bins: expected two or more edges that rise, got [2.0]": {"pt": np.ones(N), "pt_bins": [2]},
+    "pt_bins: expected two or more finite edges that rise, got [2.0, 1.0]": {"pt": np.ones(N), "pt_bins": [2, 1]},
+    "pt_bins: expected two or more finite edges that rise, got [2.0]": {"pt": np.ones(N), "pt_bins": [2]},
+    "pt_bins: expected two or more finite edges that rise, got [2.0, inf]": {"pt": np.ones(N), "pt_bins": [2, np.inf]},
     "pt_bins: expected edges or a number >= 1, got 0": {"pt": np.ones(N), "pt_bins": 0},
     "rejection: expected 0 < efficiency < 1, got 30": {"efficiencies": (30,)},
 }

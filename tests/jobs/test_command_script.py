@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "point"
 
 
-def start(folder: Path, weaver: str = "", *words: str) -> subprocess.Popen[str]:
+def start(folder: Path, weaver: str = "", *words: str, point: Point = POINT) -> subprocess.Popen[str]:
     """The script with ``weaver`` as bash; its arguments appear in the log."""
     lines = (f'weaver() {{ echo "arguments: $*"; {weaver or COMPLETE}; }}',)
     script = folder / "command.sh"
-    script.write_text(command_script(POINT, Environment(lines=lines), folder.parent))
+    script.write_text(command_script(point, Environment(lines=lines), folder.parent))
     return subprocess.Popen(["bash", str(script), *words], stdout=subprocess.PIPE, text=True)
 
 
@@ -73,6 +74,22 @@ def test_it_continues_after_the_last_complete_epoch(folder: Path, left: dict[str
     assert log[-2] == f"arguments: --num-epochs 4 --model-prefix net{resume}"
     assert log[-3].endswith("starts" if epoch is None else f"continues after epoch {epoch}")
     assert status(folder)[0] == "finished"
+
+
+def test_a_schedule_that_weaver_continues_in_the_wrong_place_starts_anew(folder: Path) -> None:
+    """weaver counts epochs where one-cycle counts steps: it would end at the peak of the learning rate."""
+    leave(folder, validated=2, states=2, optimizers=2, seals=2)
+    (folder / "net_seal.jsonl").write_text("of the run before\n")
+    one_cycle = replace(POINT, weaver={**POINT.weaver, "lr-scheduler": "one-cycle"})
+    assert start(folder, point=one_cycle).wait(20) == 0
+    said, _, starts, arguments, _ = (folder / "log.txt").read_text().splitlines()[-5:]
+    assert (
+        said
+        == "epochs up to 1 are complete, but weaver would continue one-cycle in the wrong place: from the beginning"
+    )
+    assert starts.endswith(": starts") and "--load-epoch" not in arguments
+    assert sorted(path.name for path in folder.glob("net_*")) == sorted(FILES.split())
+    assert set(read_metrics(folder)) == {3}
 
 
 def test_epochs_are_ordered_as_numbers(folder: Path) -> None:

@@ -48,14 +48,30 @@ def test_what_runs_already_is_left_to_who_began_it(tmp_path: Path, capsys: pytes
         end = monotonic() + 20
         while not (path / "one" / "status").exists() and monotonic() < end:
             Event().wait(0.05)
-        # as a command sees it that has looked before the other began
-        (path / "one" / "status").rename(path / "one" / "kept")
+        # as a command that has looked before the other began
         folder = open_folder(path)
-        chosen = [progress.point for progress in look(folder, None) if progress.state == "waiting"]
-        (path / "one" / "kept").rename(path / "one" / "status")
-        assert command_line._run_here(folder, chosen) == 0
+        assert command_line._run_here(folder, list(folder.points)) == 0
         other.terminate()
     assert "1 of 1 trainings run already, begun by someone else" in capsys.readouterr().out
+
+
+def test_what_ends_between_two_looks_has_an_exit_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is gone at the second question only."""
+
+    class Ending:
+        def __init__(self) -> None:
+            self.answers = iter([None, 1])
+
+        def poll(self) -> int | None:
+            return next(self.answers)
+
+    path = tmp_path / "scan"
+    settings = write_scan(tmp_path / "scan.yaml", grid={}, points={"one": {}})
+    assert main(["scan", "prepare", str(settings), "-o", str(path)]) == 0
+    monkeypatch.setattr(local, "_start", lambda folder, point: Ending())
+    monkeypatch.setattr(local, "_PAUSE", 0.0)
+    folder = open_folder(path)
+    assert local.run(folder, folder.points) == (list(folder.points), [])
 
 
 def test_a_scan_of_which_a_training_is_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import time
+from argparse import Namespace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from conftest import CONFIGS
 from small_scan import EPOCHS, SCAN, write_scan
 
 from seal_weaver.cli import main
-from seal_weaver.errors import ConfigError, ScanError
-from seal_weaver.jobs import htcondor, slurm
+from seal_weaver.errors import ConfigError, EvaluationError, ScanError
+from seal_weaver.jobs import htcondor, local, slurm
 from seal_weaver.jobs.evaluations import words
 from seal_weaver.jobs.folder import ScanFolder, open_folder, prepare
 from seal_weaver.jobs.progress import best_epoch, look, render
@@ -172,6 +173,32 @@ def test_what_is_evaluated_in_another_way_is_evaluated_again(tmp_path: Path, mon
     assert evaluated == ["net_epoch-0_state.pt", f"net_epoch-{EPOCHS - 1}_state.pt"]
 
 
+def test_a_training_that_cannot_be_evaluated_does_not_keep_the_others(tmp_path: Path, monkeypatch, capsys) -> None:
+    folder = make(tmp_path, grid={})
+    for name in ("plain", "gseal"):
+        (folder.path / name / "status").write_text("finished far 2026-01-01T00:00:00Z\n")
+        (folder.path / name / "log.txt").write_text(VALIDATED)
+        (folder.path / name / "net_epoch-0_state.pt").touch()
+    compared = []
+
+    def stand_in(arguments: Any) -> None:
+        if "gseal" in arguments.model_prefix:
+            raise EvaluationError("values that are not finite")
+
+    monkeypatch.setattr("seal_weaver.evaluation.evaluate.run", stand_in)
+    monkeypatch.setattr("seal_weaver.evaluation.compare.run", lambda arguments: compared.append(arguments.inputs))
+    assert main(["scan", "collect", str(folder.path)]) == 0
+    assert "gseal cannot be evaluated, and is left out: values that are not finite" in capsys.readouterr().out
+    assert compared == [[f"plain:{folder.path}/plain/audit"]]
+    monkeypatch.setattr(
+        "seal_weaver.evaluation.evaluate.run", lambda arguments: stand_in(Namespace(model_prefix="gseal"))
+    )
+    (folder.path / "plain" / "audit" / "arguments.txt").unlink()
+    assert main(["scan", "collect", str(folder.path)]) == 1
+    error = capsys.readouterr().err
+    assert "plain: values that are not finite\ngseal: values that are not finite" in error
+
+
 def test_the_queue_is_asked_for_one_name(tmp_path: Path) -> None:
     assert identity(tmp_path / "a, b").startswith("a_b-")
 
@@ -217,16 +244,26 @@ def test_a_training_on_this_machine_runs_while_it_holds_its_lock(tmp_path: Path)
     with (point / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert look(folder, None)[0].state == "running"
+        (point / "status").rename(point / "kept")
+        assert look(folder, None)[0].state == "running", "its environment is being set up"
+        (point / "kept").rename(point / "status")
     assert look(folder, None)[0].state == "interrupted"
 
 
-def test_a_log_that_stands_still_is_silent(tmp_path: Path) -> None:
+def test_a_log_that_stands_still_is_silent_and_here_the_training_can_be_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = make(tmp_path)
     (folder.path / "plain_seed1" / "status").write_text("running far 2026-01-01T00:00:00Z\n")
     log = folder.path / "plain_seed1" / "log.txt"
     log.write_text("then nothing\n")
     os.utime(log, (time.time() - 7200,) * 2)
     assert look(folder, None)[0].state == "silent"
+    begun: list[list[str]] = []
+    monkeypatch.setattr(local, "run", lambda folder, points: begun.append([p.name for p in points]) or ([], []))
+    for action in ("submit", "resume"):
+        assert main(["scan", action, str(folder.path)]) == 0
+    assert begun == [NAMES[1:], NAMES]
 
 
 def test_the_table(tmp_path: Path) -> None:

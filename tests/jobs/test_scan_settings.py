@@ -242,7 +242,17 @@ def test_a_key_that_stands_twice_is_an_error(tmp_path) -> None:
 def test_two_points_of_one_name_are_an_error() -> None:
     with pytest.raises(ConfigError) as caught:
         expand(scan(grid={"a": [1, "1"]}))
-    assert str(caught.value) == "scan: two points are called a-1: a: 1, a: '1'"
+    assert str(caught.value) == "scan: two settings are called a-1: a: 1, a: '1'"
+    with pytest.raises(ConfigError, match="two points are called a-1_seed2: a: 1, seed: 2, a: 1, seed: 2"):
+        expand(scan(grid={"a": [1], "seed": [1, 2]}, points={"a-1": {"a": 1, "seed": 2}}))
+    with pytest.raises(ConfigError, match="two settings are called a-1: a: 1, seed: 1, a: 5, seed: 9"):
+        expand(scan(grid={"a": [1], "seed": [1, 2]}, points={"a-1": {"a": 5, "seed": 9}}))
+
+
+@pytest.mark.parametrize("axes", [("seal.fraction", "fraction"), ("weight", "seal.gseal.weight"), ("a.b", "b", "c.b")])
+def test_axes_of_which_one_is_the_end_of_the_other_have_labels(axes: tuple[str, ...]) -> None:
+    (point,) = expand(scan(grid={axis: [index] for index, axis in enumerate(axes)}))
+    assert len(set(point.name.split("_"))) == len(axes)
 
 
 def test_relative_paths_start_from_the_file(tmp_path) -> None:

@@ -94,6 +94,19 @@ def test_the_parts_of_a_file_are_the_file(tmp_path: Path, dataset: str, save) ->
         assert summary.get(key) == whole_summary.get(key)
 
 
+def test_other_parts_of_the_same_jets_are_not_left_beside_the_new_ones(tmp_path: Path) -> None:
+    source = tmp_path / "in.h5"
+    write_toplandscape(source, 47)
+    output = tmp_path / "out"
+    for parts in (3, 3):
+        convert("toplandscape", [source], output, parts=parts, progress=False)
+    (output / "in_more.root").touch()
+    for parts, found in ((1, "in_0.root and 2 more"), (2, "in_2.root")):
+        with pytest.raises(SampleError, match=f"has {found} of an earlier conversion in other parts"):
+            convert("toplandscape", [source], output, parts=parts, progress=False)
+    assert len(list(output.glob("in_?.root"))) == 3
+
+
 def test_the_summary_names_the_files_by_their_checksums(tmp_path: Path) -> None:
     source = write_toplandscape(tmp_path / "val.h5", 25)
     (summary,) = convert("toplandscape", [source], tmp_path / "val.root", progress=False)
@@ -224,6 +237,15 @@ def test_momentum_without_energy_is_no_padding(tmp_path: Path) -> None:
         tmp_path / "in.h5",
         "1 constituents of 1 jets, the first in row 2, are NaN or infinite or have no",
     )
+
+
+def test_a_constituent_along_the_beam_has_no_angles(tmp_path: Path) -> None:
+    frame = toplandscape_frame(5)
+    frame.loc[2, ["PX_1", "PY_1"]] = 0.0
+    frame.to_hdf(tmp_path / "in.h5", key="table", mode="w", format="table")
+    refused("toplandscape", tmp_path / "in.h5", "1 constituents of 1 jets, the first in row 2, .* no positive pT")
+    convert("toplandscape", [tmp_path / "in.h5"], tmp_path / "out.root", remove_bad=True, progress=False)
+    assert np.all(np.isfinite(ak.to_numpy(ak.flatten(read(tmp_path / "out.root").part_deta))))
 
 
 def test_impossible_labels_weights_and_particles_are_refused(tmp_path: Path) -> None:
