@@ -155,7 +155,9 @@ class Penaliser:
                 require_no_reentrant_checkpoint(term.total)
             prepared.graph_checked = True
         y = terms.y.detach()
-        return Entry(terms.terms, 0.5 * function.deviations(y).square().sum(), len(y))
+        # the mean is of the same jets: one jet alone has no deviation from it
+        freedom = len(y) - 1 if function.particles is None else len(y)
+        return Entry(terms.terms, 0.5 * function.deviations(y).square().sum(), freedom)
 
 
 def _outer_autocast(device: torch.device) -> torch.dtype | None:

@@ -231,6 +231,11 @@ def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
+_PUBLISHED = {"beta2_max", "rotations"}
+_SUBGROUP = {"generators", "max_rapidity", "max_angle"}
+"""Two ways to say which finite transformations; together they are refused."""
+
+
 def load_settings(section: Any, option: Any) -> SealConfig | None:
     """Combine the data config's section with the value of ``-o seal``; None where SEAL is switched off.
 
@@ -254,7 +259,7 @@ def load_settings(section: Any, option: Any) -> SealConfig | None:
 
 
 def _merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+    merged = {key: value for key, value in base.items() if key not in _undone(override)}
     for key, value in override.items():
         old = merged.get(key)
         if isinstance(old, Mapping) and value is True:
@@ -264,6 +269,13 @@ def _merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, An
         one_choice = key in ("generators", "representation", "momenta")
         merged[key] = _merge(dict(old or {}), value) if both and not one_choice else value
     return merged
+
+
+def _undone(override: Mapping[str, Any]) -> set[str]:
+    """Keys that describe the transformations in the other of two ways than the override does."""
+    named = {key for key, value in override.items() if value is not None}
+    ways = (_PUBLISHED, _SUBGROUP), (_SUBGROUP, _PUBLISHED)
+    return {key for one, other in ways if named & one for key in other - set(override)}
 
 
 def _read_file(name: str | Path) -> Any:

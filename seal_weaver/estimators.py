@@ -33,6 +33,7 @@ __all__ = [
     "choose_estimator",
     "differentiable_attention",
     "require_small_rounding",
+    "shake",
 ]
 
 _JETS = 16
@@ -148,7 +149,7 @@ def check_derivatives(
     with torch.enable_grad(), traceless(module, momenta.device, torch.float64) as statistics:
         wake_trimmers(module)
         forward, parameters = in_double_precision(module)
-        _shake(parameters)
+        shake(parameters)
         function = DeployedFunction(module, feature_map, few, settings, torch.float64, statistics, forward)
         with differentiable_attention():
             with torch.no_grad():
@@ -179,7 +180,7 @@ def check_derivatives(
     return _compare(by_autograd[usable], [d[usable] for d in by_difference], list(settings.delta_seal.weights()))
 
 
-def _shake(parameters: Sequence[Tensor]) -> None:
+def shake(parameters: Sequence[Tensor]) -> None:
     """Move the copied parameters: with a head of zeros all derivatives are zero, and every check succeeds.
 
     Channels that are closed are opened. What comes through them, and its derivatives, will matter once the training has

@@ -66,7 +66,7 @@ def _reduction(fill: float, reduce: Callable[[Tensor], Tensor]) -> Callable[...,
     def call(values: Values, x: Tensor, axis: int | None = None) -> Tensor:
         if axis not in (1, -1):
             raise ValueError(f"axis={axis}: expected axis=1 (over the constituents of each jet)")
-        real = values.mask[:, : x.shape[1]]
+        real, x = values.mask[:, : x.shape[1]], _number(x)
         return reduce(torch.where(real, x, torch.full_like(x, fill)))
 
     return call
@@ -119,12 +119,19 @@ _MODULES = ("np", "numpy", "ak", "awkward", "math")
 _BARE = {"_clip": FUNCTIONS["clip"], **{name: _lift(function) for name, function in CONSTRUCTORS.items()}}
 """What weaver's formulas call without a module."""
 
+
+def _add(x: Any, y: Any) -> Any:
+    """NumPy's sum of two truth values is one."""
+    both = all(isinstance(value, Tensor) and value.dtype == torch.bool for value in (x, y))
+    return torch.logical_or(x, y) if both else _number(x) + _number(y)
+
+
 _BINARY: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.Add: _add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,
     ast.BitAnd: operator.and_, ast.BitOr: operator.or_, ast.BitXor: operator.xor,
 }  # fmt: skip
-_BITWISE = (ast.BitAnd, ast.BitOr, ast.BitXor)
+_OF_TRUTH_VALUES = (ast.BitAnd, ast.BitOr, ast.BitXor, ast.Add)
 _UNARY: dict[type, Callable[[Any], Any]] = {
     ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Invert: operator.invert,
 }  # fmt: skip
@@ -231,7 +238,7 @@ class _Compiler:
         if type(node.op) not in _BINARY:
             raise self.refuse(f"the operator of `{ast.unparse(node)}` is not supported")
         function, left, right = _BINARY[type(node.op)], self.compile(node.left), self.compile(node.right)
-        if isinstance(node.op, _BITWISE):
+        if isinstance(node.op, _OF_TRUTH_VALUES):
             return lambda values: function(left(values), right(values))
         return lambda values: function(_number(left(values)), _number(right(values)))
 

@@ -15,9 +15,13 @@ __all__ = ["ATTRIBUTES", "CONSTRUCTORS", "FourMomentum", "safe_hypot", "safe_sqr
 
 
 def safe_sqrt(x: Tensor) -> Tensor:
-    """Square root with gradient 0 instead of inf at exactly 0 (NaN below, as NumPy)."""
-    zero = x == 0
-    return torch.where(zero, torch.zeros_like(x), torch.where(zero, torch.ones_like(x), x).sqrt())
+    """Square root with gradient 0 instead of inf at exactly 0.
+
+    Below it is NaN, as NumPy's, but with gradient 0: in `np.where(x > 0, np.sqrt(x), 0)` a NaN would reach the
+    gradient from the branch that is not taken.
+    """
+    positive = x > 0
+    return torch.where(positive, torch.where(positive, x, torch.ones_like(x)).sqrt(), x.detach().sqrt())
 
 
 def safe_hypot(x: Tensor, y: Tensor) -> Tensor:
@@ -54,7 +58,7 @@ def _pt(p: FourMomentum) -> Tensor:
 def _mass(p: FourMomentum) -> Tensor:
     """Negative where the momentum is space-like."""
     square = p.energy.square() - p.px.square() - p.py.square() - p.pz.square()
-    return torch.where(square < 0, -safe_sqrt(-square), safe_sqrt(square))
+    return safe_sqrt(square.abs()) * square.sign()
 
 
 CONSTRUCTORS: dict[str, Callable[..., FourMomentum]] = {

@@ -37,7 +37,7 @@ class Entry:
     ----------
     terms: the penalties by name
     variance: sum over jets of ``1/2 sum_c (y_c - mean y_c)^2``, a scalar tensor
-    jets: number of jets in it
+    jets: number of jets in it, less one where the mean is over them alone: the sum's degrees of freedom
     """
 
     terms: Mapping[str, Term]

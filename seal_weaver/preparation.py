@@ -6,7 +6,7 @@ Everything that would make a penalty quietly zero or wrong is refused here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .config import SealConfig
-from .deployed import DeployedFunction, traceless
+from .deployed import DeployedFunction, in_double_precision, traceless
 from .errors import AttachmentError, ConfigError, DerivativeError
-from .estimators import Choice, DerivativeCheck, check_derivatives, choose_estimator, require_small_rounding
+from .estimators import Choice, DerivativeCheck, check_derivatives, choose_estimator, require_small_rounding, shake
 from .features import FeatureMap
 from .lorentz import random_lorentz, transform
 from .particles import frame
@@ -39,6 +39,8 @@ _JETS = 16
 """Enough to see whether a network reads the last digits."""
 _FAST = 0.9
 """Squared velocity of boosts that change all that a network reads."""
+_STRETCH = (1.0, 1.2, 2.0, 3.0)
+"""Factors of (px, py, pz, E) that change angles and ratios of momenta, too, and keep them time-like."""
 _SMALL = 16 * 2**20
 """Bytes. Memory of twice this size and more glibc gets from the system and returns each time, and a CPU spends most of
 its time on page faults: one pass then took up to twice as long as two."""
@@ -137,8 +139,8 @@ def require_no_reentrant_checkpoint(value: Tensor) -> None:
         if node.name().startswith("CheckpointFunctionBackward"):
             raise AttachmentError(
                 "the network uses reentrant activation checkpointing, which would compute the penalties' gradient in "
-                "training mode and move running statistics: expected `use_reentrant=False` (in layers without "
-                "BatchNorm), or no checkpointing"
+                "training mode and move running statistics: expected `use_reentrant=False` (around layers "
+                "that do the same in training and evaluation), or no checkpointing"
             )
         waiting += [parent for parent, _ in node.next_functions]
 
@@ -164,12 +166,12 @@ def prepare(
             spread = output.movedim(1, -1).flatten(end_dim=-2).std(dim=0)
             reuse = bool(torch.equal(again, output) and spread.min() > 0)
             vectors = torch.float32 if reuse else vectors
-        if not feature_map.groups and not _reads_momenta(module, feature_map, loaded, vectors):
-            raise AttachmentError(
-                f"nothing that the network reads depends on the four-momenta {feature_map.layout.names}, so "
-                "the penalty would be zero: give its inputs formulas under `seal.observables`, or list fewer "
-                "of them under `seal.invariants`"
-            )
+    if not _reads_momenta(module, feature_map, loaded, vectors):
+        raise AttachmentError(
+            f"nothing that the network reads depends on the four-momenta {feature_map.layout.names}, so "
+            "the penalty would be zero: give its inputs formulas under `seal.observables`, or list fewer "
+            "of them under `seal.invariants`"
+        )
     prepared = Prepared(vectors, reuse, _together(module, feature_map, loaded, settings, vectors))
     if settings.delta_seal is not None:
         particles = feature_map.layout.constituents.length if output.dim() == 3 else None
@@ -206,6 +208,8 @@ def _prepare_delta(
     if status == _REFUSED and choice.estimator == "autograd":
         choice = Choice("finite_difference", "another process cannot use autograd")
     prepared.choice = choice
+    # the main pass has the loaded inputs: what the recomputed ones differ in would count with 1 / step^2
+    prepared.reuse = prepared.reuse and choice.estimator == "autograd"
 
 
 def _worst_of_ranks(status: float, device: torch.device) -> float:
@@ -285,9 +289,29 @@ def _largest_output(module: nn.Module) -> Iterator[list[int]]:
             handle.remove()
 
 
+@torch.no_grad()
 def _reads_momenta(module: nn.Module, feature_map: FeatureMap, loaded: Sequence[Tensor], vectors: torch.dtype) -> bool:
-    """Whether momenta that are no Lorentz transforms of the loaded ones change the output."""
+    """Whether momenta that are no Lorentz transforms of the loaded ones change the output.
+
+    If they do not, once more with other parameters: behind a head of zeros nothing changes anything.
+    """
     p = feature_map.momenta(loaded)
-    first, second = (module.forward(*feature_map(scale * p, loaded, vectors)[0]) for scale in (1.0, 3.0))
-    # two evaluations of the same inputs may differ in the last bit
-    return not torch.allclose(first, second, rtol=1e-5, atol=1e-6)
+    stretched = p * p.new_tensor(_STRETCH)[:, None]
+
+    def changes(forward: Callable[..., Tensor], precision: torch.dtype) -> bool:
+        first, second = (forward(*feature_map(q, loaded, precision)[0]) for q in (p, stretched))
+        # two evaluations of the same inputs may differ in the last bit
+        return not torch.allclose(first, second, rtol=1e-5, atol=1e-6, equal_nan=True)
+
+    with traceless(module, p.device):
+        if changes(module.forward, vectors):
+            return True
+    with traceless(module, p.device, torch.float64):
+        forward, parameters = in_double_precision(module)
+        shake(parameters)
+        try:
+            return changes(forward, torch.float64)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # it makes tensors of its own in float32
+            return False

@@ -15,7 +15,7 @@ from weaver.utils.logger import _logger
 from .attach import Penaliser
 from .augment import Augmenter
 from .config import SealConfig
-from .errors import AttachmentError, SealError
+from .errors import AttachmentError, ConfigError, SealError
 from .estimators import Choice, DerivativeCheck
 from .features import FeatureMap
 from .jet_weights import JetWeights
@@ -247,6 +247,12 @@ class Run:
 
     def _epoch_of(self, loop: Any, mode: str, arguments: Any, command_line: Any, args: Any, kwargs: Any) -> Any:
         assert self.settings is not None
+        if command_line.regression_mode and self.settings.compare != "output":
+            raise ConfigError(
+                "seal.compare",
+                f"`{self.settings.compare}` is of classes, and `--regression-mode` has none: the penalty would be that "
+                "of a softmax of the targets, mostly zero; write `compare: output`",
+            )
         self.require_ready()
         self.validating = mode == "val"
         self._epoch, self._batch = arguments["epoch"], 0

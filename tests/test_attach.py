@@ -131,6 +131,84 @@ def test_a_penalty_that_would_always_be_zero_is_refused(batch) -> None:
     assert mean(ledger.take()) > 0
 
 
+KINEMATICS = ["part_pt*", "part_e*", "part_log*", "part_deltaR"]
+
+
+class FromFeatures(nn.Module):
+    """A deep set of the features that the data config declares invariant; the rest is there, and not read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(5, 2)
+
+    def forward(self, points, features, vectors, mask):
+        return self.linear((features * mask).mean(dim=2))
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"gseal": {}},
+        {"gseal": False, "delta_seal": {"estimator": "finite_difference"}},
+        {"gseal": False, "delta_seal": {}},
+    ],
+)
+def test_what_is_recomputed_but_not_read_makes_no_penalty(section: dict, tmp_path) -> None:
+    def edit(content: dict) -> None:
+        content["preprocess"]["seal"] = {"invariants": KINEMATICS}
+        group = content["inputs"]["pf_features"]
+        group["vars"] = [entry for entry in group["vars"] if entry[0] not in ("part_deta", "part_dphi")]
+
+    data_config, inputs, _ = load_batch(edited_config(tmp_path, "TopLandscape_kin.yaml", edit), number=32)
+    model = FromFeatures().train()
+    attach(model, data_config, invariants=KINEMATICS, **section)
+    with pytest.raises(AttachmentError, match="nothing that the network reads depends on the four-momenta"):
+        model(*inputs)
+
+
+def test_behind_a_head_of_zeros_a_network_still_reads_its_inputs(batch) -> None:
+    data_config, inputs, _ = batch
+    model = ModeIndependent().train()
+    nn.init.zeros_(model.linear.weight)
+    ledger = attach(model, data_config)
+    model(*inputs)
+    entry = only(ledger)
+    assert float(entry.total.detach()) == 0.0
+    model.linear.weight.data.normal_()
+    model(*inputs)
+    assert only(ledger).total > 0
+
+
+@pytest.mark.parametrize(("jets", "freedom"), [(1, 0), (8, 7)])
+def test_the_spread_is_about_the_mean_of_the_same_jets(jets: int, freedom: int, batch) -> None:
+    data_config, inputs, _ = batch
+    model = ModeIndependent().train()
+    ledger = attach(model, data_config, fraction=jets / len(inputs[0]))
+    model(*inputs)
+    (entry,) = ledger.take()
+    y = model.forward(*inputs)[:jets].detach().softmax(dim=1)[:, 0]
+    assert entry.jets == freedom
+    assert float(entry.variance) == pytest.approx(float((y - y.mean()).square().sum()), rel=1e-4, abs=1e-12)
+
+
+def test_differences_compare_inputs_that_were_both_recomputed(batch) -> None:
+    """The main pass's output is of the loaded ones, which may differ by the tolerance; over a small step that is much."""
+    data_config, inputs, _ = batch
+    found = {}
+    for shift in (0.0, 4e-3):
+        shifted = [x.clone() for x in inputs]
+        shifted[1][:, 2:4] += shift * (shifted[3] != 0)
+        torch.manual_seed(1)
+        model = ModeIndependent().train()
+        section = {"estimator": "finite_difference", "generators": "Jz"}
+        ledger = attach(model, data_config, gseal=False, delta_seal=section, tolerance=5e-3)
+        model(*shifted)
+        term = only(ledger, "delta_seal")
+        assert int(term.excluded) == 0
+        found[shift] = float(term.total.detach())
+    assert max(found.values()) < 1e-9, "these inputs know rotations about the beam"
+
+
 def test_space_like_rounding_along_the_beam_does_not_reach_the_network(batch) -> None:
     """ParticleTransformer takes the logarithm of 1 + 2 pz / (E - pz)."""
     data_config, inputs, _ = batch

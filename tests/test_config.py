@@ -417,6 +417,18 @@ def test_yaml_numbers_without_a_dot_arrive_as_strings() -> None:
     assert SealConfig.from_dict({"gseal": {"weight": "1e-3"}}).gseal.weight == 1e-3
 
 
+def test_an_option_that_names_the_transformations_in_the_other_way_replaces_the_first() -> None:
+    published = {"gseal": {"weight": 2.0, "beta2_max": 0.9, "rotations": True}}
+    subgroup = load_settings(published, {"gseal": {"generators": "beam"}})
+    assert subgroup is not None and subgroup.gseal is not None
+    assert (subgroup.gseal.weight, set(subgroup.gseal.maxima())) == (2.0, {"Kz", "Jz"})
+    back = load_settings({"gseal": {"generators": "beam", "max_rapidity": 1.0}}, {"gseal": {"rotations": True}})
+    assert back is not None and back.gseal is not None
+    assert (back.gseal.generators, back.gseal.rotations) == (None, True)
+    with pytest.raises(ConfigError, match="goes with the published boosts"):
+        load_settings(None, {"gseal": {"generators": "beam", "beta2_max": 0.5}})
+
+
 def test_the_option_overrides_the_section_key_by_key() -> None:
     section = {"gseal": {"weight": 2.0, "rotations": True}, "fraction": 0.25}
     config = load_settings(section, {"gseal": {"weight": 0.1}})

@@ -12,7 +12,7 @@ from weaver.utils.data.eval_utils import _eval_expr
 
 from seal_weaver.errors import FeatureMapError
 from seal_weaver.expressions import _ELEMENTWISE, FUNCTIONS, compile_expression
-from seal_weaver.fourmomentum import ATTRIBUTES
+from seal_weaver.fourmomentum import ATTRIBUTES, FourMomentum
 
 COUNTS = np.array([3, 1, 4])
 P = 5
@@ -55,7 +55,8 @@ EXPRESSIONS = [
     ),
     "x + 2*y - j/z", "-x**2 + (+y) % 0.3", "x // 0.3", "np.pi * x + math.e", "(x > 0.5) & (y <= 0.2) | ~(z != 3)",
     "(x < y) ^ (x >= 0.4)", "x[:, :2] * 3", "ak.sum(x[:, :2], axis=1) / j", "numpy.log(x / j)", "1 - (x > 0.5) * (y < 0.1)", "_clip(y, -0.3, 0.4)",
-    "np.sum(x * y, axis=1)",
+    "np.sum(x * y, axis=1)", "ak.max(y > 0.5, axis=1)", "ak.min(x > 0.2, axis=1)", "(x > 0.2) + (y > 0) + 0.5",
+    "(x > 0.2) + (y > 0)",
 ]  # fmt: skip
 
 
@@ -81,6 +82,25 @@ def test_gradients_are_finite_at_zero(text: str) -> None:
     values = type("Zero", (), {"__getitem__": lambda self, name: zero, "mask": torch.ones(1, 2, dtype=torch.bool)})()
     compile_expression(text, "here")(values).sum().backward()
     assert torch.equal(zero.grad, torch.zeros_like(zero))
+
+
+def test_the_branch_that_is_not_taken_has_no_gradient() -> None:
+    x = torch.tensor([[-2.0, 0.0, 4.0]], dtype=torch.float64, requires_grad=True)
+    values = type("Roots", (), {"__getitem__": lambda self, name: x, "mask": torch.ones(1, 3, dtype=torch.bool)})()
+    compile_expression("np.where(x > 0, np.sqrt(x), 0)", "here")(values).sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [[0.0, 0.0, 0.25]]
+
+
+@pytest.mark.parametrize("energy", [10.0, 5.0, 0.1])
+def test_the_mass_has_the_gradient_of_a_mass(energy: float) -> None:
+    """dm/dE = E / |m|, also where the momentum is space-like and m negative."""
+    e = torch.tensor([energy], dtype=torch.float64, requires_grad=True)
+    one = torch.ones(1, dtype=torch.float64)
+    mass = ATTRIBUTES["mass"](FourMomentum(one, one, one, e))
+    mass.sum().backward()
+    square = energy**2 - 3
+    assert float(mass) == pytest.approx(np.sign(square) * abs(square) ** 0.5)
+    assert e.grad is not None and float(e.grad) == pytest.approx(energy / abs(square) ** 0.5)
 
 
 @pytest.mark.parametrize(

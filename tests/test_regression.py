@@ -12,6 +12,7 @@ from conftest import CONFIGS, PLAIN, edited_config, load_batch, read_jets, write
 from test_weaver_runs import records
 
 from seal_weaver.config import SealConfig
+from seal_weaver.errors import ConfigError
 from seal_weaver.features import FeatureMap
 from seal_weaver.subgroups import RandomElements
 
@@ -58,6 +59,13 @@ def test_the_mass_of_a_jet_is_learned_with_less_violation(run_weaver, few: Path,
     masses = read_jets(few)["jet_mass"].to_numpy() / 100
     assert last["seal"]["task_loss"] < np.var(masses), "more than a constant has been learned"
     assert last["seal"]["spread"] > 0.1
+
+
+def test_classes_are_not_compared_where_there_are_none(run_weaver, few: Path, tmp_path: Path) -> None:
+    """The softmax of four numbers in GeV is one for the largest, whatever the transformation."""
+    config = config_of(tmp_path, MOMENTUM, compare="probability")
+    with pytest.raises(ConfigError, match="seal.compare: `probability` is of classes.* write `compare: output`"):
+        trained(run_weaver, few, config, "features", {}, "classes")
 
 
 TRANSFORMATIONS = {
