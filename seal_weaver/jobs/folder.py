@@ -105,6 +105,8 @@ def prepare(settings: Path, path: Path) -> ScanFolder:
     points = expand(scan)
     for point in points:
         _check(point)
+        if scan.backend == "htcondor" and scan.htcondor.transfer:
+            _require_return(point)
     folder = ScanFolder(path, scan, points)
     if path.exists() and any(path.iterdir()):
         if not _is_scan(path) or read_scan(path / SETTINGS) != content:
@@ -183,6 +185,17 @@ def _copy(source: Path, target: Path) -> None:
     beside = source.with_name(source.stem + automatic)
     if beside.exists():
         shutil.copyfile(beside, target.with_name(target.stem + automatic))
+
+
+def _require_return(point: Point) -> None:
+    """HTCondor sends files of the job's directory back, not those in directories within it."""
+    name = str(point.weaver.get("predict-output", "./"))
+    if not name.startswith("./") or "/" in name[2:]:  # weaver puts a name without a directory into `predict_output`
+        raise ConfigError(
+            "scan.weaver.predict-output",
+            f"{name!r} would be in a directory of the job's, of which HTCondor sends nothing back with `transfer`; "
+            f"write ./{Path(name).name}",
+        )
 
 
 def _check(point: Point) -> None:

@@ -199,6 +199,19 @@ def test_a_training_that_cannot_be_evaluated_does_not_keep_the_others(tmp_path: 
     assert "plain: values that are not finite\ngseal: values that are not finite" in error
 
 
+@pytest.mark.parametrize("name", ["scores.root", "out/scores.root"])
+def test_predictions_that_a_job_would_not_send_back_are_refused(tmp_path: Path, name: str) -> None:
+    def weaver(name: str) -> dict[str, Any]:
+        return {**SCAN["weaver"], "data-test": SCAN["weaver"]["data-val"], "predict-output": name}
+
+    sent = {"backend": "htcondor", "htcondor": {"transfer": True}}
+    with pytest.raises(ConfigError, match="scan.weaver.predict-output: .* write ./scores.root"):
+        make(tmp_path, weaver=weaver(name), **sent)
+    make(tmp_path, weaver=weaver("./scores.root"), **sent)
+    shutil.rmtree(tmp_path / "scan")
+    make(tmp_path, weaver=weaver(name), backend="htcondor")
+
+
 def test_the_queue_is_asked_for_one_name(tmp_path: Path) -> None:
     assert identity(tmp_path / "a, b").startswith("a_b-")
 
