@@ -63,6 +63,8 @@ class RandomElements:
         self._maxima = torch.tensor(list(section.maxima().values()), dtype=torch.float64)
         self._matrices = Basis(*_matrices(settings, list(section.maxima()))) if len(self._maxima) else None
         self._bound = settings.exponent_bound(section)
+        outputs = None if self._matrices is None else self._matrices.outputs
+        self._output_bound = 0.0 if outputs is None else float((self._maxima * outputs.flatten(1).norm(dim=1)).sum())
         self._on_device: dict[torch.device, tuple[Tensor, Basis]] = {}
 
     def draw(self, number: int, generator: torch.Generator) -> Elements:
@@ -76,8 +78,7 @@ class RandomElements:
         coordinates = maxima * (2.0 * uniform - 1.0)
         outputs = None
         if matrices.outputs is not None:
-            largest = float((self._maxima * self._matrices.outputs.flatten(1).norm(dim=1)).sum())  # type: ignore[union-attr]
-            outputs = exponential(coordinates, matrices.outputs, largest)
+            outputs = exponential(coordinates, matrices.outputs, self._output_bound)
         return Elements(exponential(coordinates, matrices.momenta, self._bound), outputs)
 
     def _constants(self, device: torch.device) -> tuple[Tensor, Basis]:
