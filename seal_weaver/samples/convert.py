@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -68,9 +67,14 @@ def _outputs(dataset: str, sources: Sequence[Path], output: Path, parts: int, fo
 
 
 def _require_no_others(output: Path, stem: str, form: str, own: Sequence[Path]) -> None:
-    """Files of the same input in other parts would be read beside these: its jets would count twice."""
-    part = re.compile(rf"{re.escape(stem)}(_\d+)?\.{form}")
-    others = sorted(path.name for path in output.iterdir() if part.fullmatch(path.name) and path not in own)
+    """Files of the same input in other parts would be read beside these: its jets would count twice.
+
+    Their summary says which they are: `QG_jets_1.root` may be a part, or another input.
+    """
+    summary = output / f"{stem}.json"
+    parts = json.loads(summary.read_text())["outputs"] if summary.exists() else []
+    earlier = [output / f"{stem}.{form}", *(output / Path(part["path"]).name for part in parts)]
+    others = [path.name for path in earlier if path.suffix == f".{form}" and path not in own and path.exists()]
     if others:
         raise SampleError(
             f"output: {str(output)!r} has {others[0]}{f' and {len(others) - 1} more' if len(others) > 1 else ''} of an "

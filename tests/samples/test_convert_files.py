@@ -100,11 +100,18 @@ def test_other_parts_of_the_same_jets_are_not_left_beside_the_new_ones(tmp_path:
     output = tmp_path / "out"
     for parts in (3, 3):
         convert("toplandscape", [source], output, parts=parts, progress=False)
-    (output / "in_more.root").touch()
+    write_toplandscape(tmp_path / "in_7.h5", 5)  # the quark/gluon files are called like this
+    convert("toplandscape", [tmp_path / "in_7.h5"], output, progress=False)
     for parts, found in ((1, "in_0.root and 2 more"), (2, "in_2.root")):
         with pytest.raises(SampleError, match=f"has {found} of an earlier conversion in other parts"):
             convert("toplandscape", [source], output, parts=parts, progress=False)
-    assert len(list(output.glob("in_?.root"))) == 3
+    assert len(list(output.glob("in_?.root"))) == 4
+    for path in output.glob("in_[012].root"):
+        path.unlink()
+    for _ in range(2):
+        convert("toplandscape", [source, tmp_path / "in_7.h5"], output, progress=False)
+    with pytest.raises(SampleError, match="has in.root of an earlier"):
+        convert("toplandscape", [source], output, parts=2, progress=False)
 
 
 def test_the_summary_names_the_files_by_their_checksums(tmp_path: Path) -> None:
