@@ -20,9 +20,9 @@ ESTIMATORS = tuple(f"delta {name}, fraction {share}" for share in ("1", "0.25") 
 HIGHLIGHTS = [
     *(("long", "plain"), ("long", "eighth"), ("long_equal_time", "augment")),
     *(("transformer_longer", "plain"), ("transformer_longer", "quarter-3")),
-    *(("transformer_equal_time", "augment"), ("transformer_equal_time", "augment-all")),
-    *(("transformer_long", "plain"), ("transformer_long", "eighth-3"), ("transformer_long_equal_time", "augment")),
-    ("peers", "lgatr"),
+    *(("transformer_equal_time", "augment"), ("transformer_equal_time", "augment-all"), ("peers_longer", "lgatr")),
+    *(("transformer_long", "plain"), ("transformer_long", "eighth-3"), ("transformer_long", "quarter-3")),
+    ("transformer_long_equal_time", "augment"),
 ]
 """(part, setting) of the study, row by row of the README's table."""
 
