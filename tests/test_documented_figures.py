@@ -86,6 +86,43 @@ def test_the_table_of_the_readme(study) -> None:
         assert says(cells[1:], [len(row["seeds"]), *row["auc"], *boosted, *share, *change, *beyond]), (cells, key)
 
 
+EQUAL_TIME = [
+    (("equal_time", "augment"), ("longer_quarter", "quarter")),
+    (None, ("longer_quarter", "quarter-3")),
+    (("long_equal_time", "augment"), ("long", "quarter")),
+    (("sizes_equal_time", "augment"), ("sizes_longer", "quarter")),
+    (("transformer_equal_time", "augment"), ("transformer_longer", "quarter-3")),
+    (("transformer_equal_time", "augment-all"), None),
+    (("transformer_long_equal_time", "augment"), ("transformer_long", "quarter-3")),
+]
+WEIGHTS = [
+    *(f"gseal-{weight}" for weight in ("0.1", "0.3", "1", "3", "10")),
+    *(f"delta-{weight}" for weight in ("0.003", "0.01", "0.03", "0.1")),
+    "both",
+]
+PEERS = [
+    *(("peers_longer", name) for name in ("lgatr", "lgatr-beam", "lgatr-beam-gseal-1")),
+    *(("longer_quarter", "quarter"), ("transformer_longer", "quarter-3")),
+]
+
+
+def test_the_further_tables_of_the_study(study) -> None:
+    settings = {(row["part"], row["setting"]): row for row in study[1]["settings"]}
+
+    def numbers(key: tuple[str, str] | None, *names: str) -> list[float | None]:
+        return [] if key is None else [number for name in names for number in settings[key][name]]
+
+    for cells, keys in zip(table_of(RESULTS, "| as simulated, under boosts; RMS"), EQUAL_TIME, strict=True):
+        for cell, key in zip(cells[1:], keys, strict=True):
+            assert says([cell], numbers(key, "auc", "auc_boosted", "rms_change")), (cells, key)
+    for cells, weight in zip(table_of(RESULTS, "| weight | gap closed"), WEIGHTS, strict=True):
+        key = ("particlenet", weight)
+        share = [None if number is None else 100 * number for number in numbers(key, "gap_closed")]
+        assert says([cell.replace("+", "") for cell in cells[1:]], [*share, *numbers(key, "auc_boosted", "auc_change")])
+    for cells, key in zip(table_of(RESULTS, "| 1,440 steps | AUC |"), PEERS, strict=True):
+        assert says(cells[1:], numbers(key, "auc", "auc_boosted", "rms_change", "highpt_auc")), cells
+
+
 def test_the_demo_of_the_readme() -> None:
     first, second = load("demo"), load("demo_seed2")
     boosted = [of[f"auc_boosted{suffix}"] for of in (first["plain"], first["gseal"]) for suffix in ("", "_uncertainty")]

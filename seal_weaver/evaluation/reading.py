@@ -140,8 +140,7 @@ def read_batches(
     data_config = load_data_config(data_config_path)
     groups = find_files(files)
     datasets: Iterable[SimpleIterDataset]
-    if num_jets is not None:
-        num_workers = min(num_workers, 1)
+    num_workers = readers(files, num_workers, num_jets)
     if spread and num_jets is not None:
         chosen = _spread(groups)
         entries = require_branches(chosen, data_config)

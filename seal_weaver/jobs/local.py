@@ -11,12 +11,11 @@ from tqdm import tqdm
 from .folder import ScanFolder
 from .grid import Point
 from .progress import read_metrics
+from .scripts import BUSY
 
 __all__ = ["run"]
 
 _PAUSE = 0.5  # seconds between looks at the logs
-_BUSY = 75
-"""Exit status of a script that finds its training running already."""
 
 
 def run(folder: ScanFolder, points: Sequence[Point]) -> tuple[list[Point], list[Point]]:
@@ -34,8 +33,8 @@ def run(folder: ScanFolder, points: Sequence[Point]) -> tuple[list[Point], list[
                 time.sleep(_PAUSE)
                 # asked once: what ends between two questions would be in no list
                 codes = [(point, process, process.poll()) for point, process in running]
-                failed += [point for point, _, code in codes if code and code != _BUSY]
-                busy += [point for point, _, code in codes if code == _BUSY]
+                failed += [point for point, _, code in codes if code and code != BUSY]
+                busy += [point for point, _, code in codes if code == BUSY]
                 running = [(point, process) for point, process, code in codes if code is None]
                 epochs |= {point.name: len(read_metrics(folder.of(point))) for point, _, _ in codes}
                 counts = f"{len(running)} running, {len(waiting)} waiting, {len(failed)} failed"

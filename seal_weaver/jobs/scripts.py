@@ -9,7 +9,10 @@ from . import options
 from .environment import Environment
 from .grid import Point
 
-__all__ = ["command_script", "enter"]
+__all__ = ["BUSY", "command_script", "enter"]
+
+BUSY = 75
+"""Exit status of a script that finds its training running already."""
 
 _HEAD = """\
 #!/bin/bash
@@ -21,8 +24,8 @@ if grep -qs '^finished' status; then echo "$PWD: finished already"; exit 0; fi
 
 # never two at a time; where the file system has no locks, this is left to you
 exec 9> lock
-flock -w 3 -E 75 9 2> /dev/null; lock=$?
-if [ $lock -eq 75 ]; then echo "$PWD: running already"; exit 75; fi
+flock -w 3 -E {busy} 9 2> /dev/null; lock=$?
+if [ $lock -eq {busy} ]; then echo "$PWD: running already"; exit {busy}; fi
 
 echo "$PWD: the log is log.txt"
 exec >> log.txt 2>&1
@@ -84,7 +87,7 @@ exit $code
 
 def command_script(point: Point, environment: Environment, folder: Path) -> str:
     """The script of a point whose directory is ``folder``."""
-    parts = [_HEAD.format(enter=enter(folder / point.name))]
+    parts = [_HEAD.format(enter=enter(folder / point.name), busy=BUSY)]
     parts.append("\n".join([*environment.shell(), "export TQDM_MININTERVAL=${TQDM_MININTERVAL:-10}", ""]))
     schedule = str(point.weaver.get("lr-scheduler"))
     anew = _ANEW.format(schedule=schedule, prefix=options.PREFIX) if schedule in options.NOT_RESUMED else ""
